@@ -1,0 +1,140 @@
+"""Settings, read once from the environment.
+
+The library reads what it is given and nothing else; the CLI and the scripts add a ``.env`` file with
+`read_environment`. ``os.environ`` is never changed, and a secret never shows in a ``repr``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from dotenv import dotenv_values
+
+from lookalike.errors import ConfigurationError
+
+DEFAULT_MODEL = "azure-vision/2023-04-15"
+"""The model of a command that names none, in a database that has none yet."""
+
+AZURE_VISION_RATE = 10.0
+"""Calls a second that Azure grants a paid resource (S1); the free tier F0 grants 20 a minute."""
+
+_LIBPQ_VARIABLES = {
+    "PGHOST": "host",
+    "PGHOSTADDR": "hostaddr",
+    "PGPORT": "port",
+    "PGDATABASE": "dbname",
+    "PGUSER": "user",
+    "PGPASSWORD": "password",
+    "PGPASSFILE": "passfile",
+    "PGSERVICE": "service",
+    "PGSERVICEFILE": "servicefile",
+    "PGSSLMODE": "sslmode",
+    "PGSSLROOTCERT": "sslrootcert",
+    "PGOPTIONS": "options",
+}
+
+
+class Secret(str):
+    """A string that does not show itself when printed by accident: its ``repr`` hides it."""
+
+    def __repr__(self) -> str:
+        return "Secret('…')"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What Lookalike needs to know of its surroundings.
+
+    Attributes:
+        database_url: a PostgreSQL URL or DSN in any spelling; None for the embedded server.
+        home: where the embedded server keeps its data.
+        home_chosen: whether somebody named `home`; a job without a terminal must.
+        attended: whether a person sits at a terminal.
+        transaction_pooler: whether a pooler in transaction mode (PgBouncer) stands in between, so that
+            prepared statements must be left out.
+        model: name of the model to use where a call names none.
+        vision_endpoint: base URL of the Azure AI Vision resource.
+        vision_key: its key.
+        vision_rate: calls a second that its tier grants.
+    """
+
+    database_url: Secret | None = None
+    home: Path = Path("lookalike-home")
+    home_chosen: bool = False
+    attended: bool = False
+    transaction_pooler: bool = False
+    model: str | None = None
+    vision_endpoint: str | None = None
+    vision_key: Secret | None = None
+    vision_rate: float = AZURE_VISION_RATE
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
+        """Read settings from `environment`, by default ``os.environ``. Empty values count as absent.
+
+        Raises:
+            ConfigurationError: a value cannot be understood.
+        """
+        given = {name: value for name, value in (environment or os.environ).items() if value.strip()}
+        url = given.get("LOOKALIKE_DATABASE_URL") or given.get("DATABASE_URL") or _libpq_dsn(given)
+        home = given.get("LOOKALIKE_HOME")
+        return cls(
+            database_url=Secret(url) if url else None,
+            home=Path(home).expanduser().absolute() if home else _default_home(given),
+            home_chosen=home is not None,
+            attended=any(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)),
+            transaction_pooler=_transaction_pooler(given),
+            model=given.get("LOOKALIKE_MODEL"),
+            vision_endpoint=given.get("VISION_ENDPOINT"),
+            vision_key=Secret(given["VISION_KEY"].strip()) if "VISION_KEY" in given else None,
+            vision_rate=_rate(given),
+        )
+
+
+def read_environment(dotenv: Path | None = None) -> dict[str, str]:
+    """The environment, with a ``.env`` file (by default the one in the working directory) underneath it."""
+    path = dotenv or Path.cwd() / ".env"
+    underneath = {name: value for name, value in dotenv_values(path).items() if value is not None}
+    return {**underneath, **os.environ}
+
+
+def _libpq_dsn(given: Mapping[str, str]) -> str | None:
+    """libpq's own variables as a DSN, if they name a server; they may stand in a ``.env``, which libpq cannot see."""
+    if not {"PGHOST", "PGHOSTADDR", "PGSERVICE", "PGDATABASE"} & given.keys():
+        return None
+    quoted = (
+        (key, given[name].replace("\\", "\\\\").replace("'", "\\'"))
+        for name, key in _LIBPQ_VARIABLES.items()
+        if name in given
+    )
+    return " ".join(f"{key}='{value}'" for key, value in quoted)
+
+
+def _default_home(given: Mapping[str, str]) -> Path:
+    # PostgreSQL refuses to run as root, so its files must lie where another user may enter: not in root's own home.
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        return Path("/var/lib/lookalike")
+    data = given.get("XDG_DATA_HOME")
+    return (Path(data) if data else Path.home() / ".local" / "share") / "lookalike"
+
+
+def _transaction_pooler(given: Mapping[str, str]) -> bool:
+    mode = given.get("LOOKALIKE_POOLER", "").lower()
+    if mode not in ("", "transaction", "session", "none"):
+        raise ConfigurationError(f"LOOKALIKE_POOLER is {mode!r}; it can be 'transaction', 'session' or 'none'.")
+    return mode == "transaction"
+
+
+def _rate(given: Mapping[str, str]) -> float:
+    text = given.get("VISION_RATE", str(AZURE_VISION_RATE))
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not 0 < rate < 1e6:
+        raise ConfigurationError(f"VISION_RATE is {text!r}; it is a number of calls a second, for example 10.")
+    return rate

@@ -1,0 +1,93 @@
+"""Embedders ask a provider for embeddings. One file per provider; what they share lies in `http`.
+
+Adding one: a class with the attributes of `Embedder` in a file of its own, and a line in `open_embedder`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Protocol
+
+from lookalike.config import Settings
+from lookalike.embedders.http import BATCH, Patience
+from lookalike.errors import ConfigurationError, ItemError
+from lookalike.types import Embedding, ImageInput, Limits, Model, Usage
+
+__all__ = ["Embedder", "open_embedder"]
+
+
+class Embedder(Protocol):
+    """Turns pictures and texts into vectors of one model. Safe to use from several threads."""
+
+    @property
+    def model(self) -> Model:
+        """The vector space of everything this embedder gives; never 'latest'."""
+
+    @property
+    def limits(self) -> Limits:
+        """What the model accepts."""
+
+    @property
+    def concurrency(self) -> int:
+        """How many calls are worth having under way at once."""
+
+    @property
+    def usage(self) -> Usage:
+        """What has been spent through this embedder so far."""
+
+    @property
+    def notice(self) -> str | None:
+        """What everybody who uses this model should be told, or None."""
+
+    def embed_images(self, images: Sequence[ImageInput]) -> list[Embedding | ItemError]:
+        """Embed pictures: as many answers as pictures, in their order, each an embedding or the reason why not.
+
+        Raises:
+            ServiceError: nothing more can be done with this service.
+        """
+
+    def embed_texts(self, texts: Sequence[str]) -> list[Embedding | ItemError]:
+        """Embed texts: as many answers as texts, in their order, each an embedding or the reason why not.
+
+        Raises:
+            ServiceError: nothing more can be done with this service.
+        """
+
+    def close(self) -> None:
+        """Give back connections."""
+
+
+def open_embedder(
+    name: str,
+    settings: Settings,
+    *,
+    patience: Patience = BATCH,
+    rate: float | None = None,
+    stop: threading.Event | None = None,
+) -> Embedder:
+    """Make the embedder of the model `name`.
+
+    Args:
+        patience: how long to go on when the service falters.
+        rate: calls a second, where the one of the settings does not fit.
+        stop: once set, waits are cut short with `Interrupted`.
+
+    Raises:
+        ConfigurationError: no provider of that name, or a setting that it needs is missing.
+    """
+    model = Model(name)
+    match model.provider:
+        case "azure-vision":
+            from lookalike.embedders.azure_vision import AzureVision
+
+            return AzureVision(model, settings, patience=patience, rate=rate, stop=stop)
+        case "local":
+            from lookalike.embedders.local import LocalDescriptor
+
+            return LocalDescriptor(model)
+        case provider:
+            raise ConfigurationError(
+                f"{name}: there is no provider {provider!r}. The providers are azure-vision "
+                "(azure-vision/2023-04-15, azure-vision/2022-04-11) and local (local/classic-1)."
+            )

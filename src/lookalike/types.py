@@ -1,0 +1,312 @@
+"""The values that travel between the rooms: models, pictures, vectors, hits and reports.
+
+All of them are frozen. A vector never travels without its model.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeAlias
+from urllib.parse import unquote, urlsplit
+from uuid import UUID
+
+import numpy as np
+import numpy.typing as npt
+
+from lookalike.errors import ConfigurationError, ModelMismatch
+
+DIMENSIONS = 1024
+"""Length of every stored vector; models that give fewer numbers are zero-padded."""
+
+Vector: TypeAlias = npt.NDArray[np.float32]
+"""A one-dimensional float32 array, ``(dimensions,)`` as the model gives it, not normalised."""
+
+_MODEL_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*(\+[A-Za-z0-9._-]+)*")
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One vector space: provider, version and whatever else fixes it.
+
+    Attributes:
+        name: ``provider/version``, with ``+variant`` where parameters differ.
+        dimensions: how many numbers the service gives, 1 to 1024.
+        parameters: what else fixes the space.
+    """
+
+    name: str
+    dimensions: int = DIMENSIONS
+    parameters: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    def __post_init__(self) -> None:
+        if not _MODEL_NAME.fullmatch(self.name):
+            raise ConfigurationError(
+                f"{self.name!r} is not the name of a model. Names read provider/version, "
+                "for example azure-vision/2023-04-15."
+            )
+        if self.version.lower() == "latest":
+            raise ConfigurationError(
+                f"{self.name} does not say which model it is: what 'latest' means changes, and vectors of two "
+                "models cannot be compared. Name a version, for example azure-vision/2023-04-15."
+            )
+
+    @property
+    def provider(self) -> str:
+        """The part before the slash: who computes the vectors."""
+        return self.name.partition("/")[0]
+
+    @property
+    def version(self) -> str:
+        """The part behind the slash, without variants: as the service names it."""
+        return self.name.partition("/")[2].partition("+")[0]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Embedding:
+    """The numbers of one picture or text under one model.
+
+    Attributes:
+        model: the vector space that the numbers belong to.
+        vector: float32, shape ``(model.dimensions,)``, as the service gave it (not unit length).
+    """
+
+    model: Model
+    vector: Vector
+
+    def similarity(self, other: Embedding) -> float:
+        """Cosine similarity, -1 to 1, of two embeddings of one model.
+
+        Raises:
+            ModelMismatch: the two belong to different models.
+        """
+        if other.model.name != self.model.name:
+            raise ModelMismatch(self.model.name, other.model.name)
+        a, b = self.vector.astype(np.float64), other.vector.astype(np.float64)
+        return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInput:
+    """One picture to embed: its bytes, or a URL that the service itself can fetch. Exactly one of the two."""
+
+    data: bytes | None = None
+    url: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.data is None) == (self.url is None):
+            raise ValueError("an ImageInput holds either data or url")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a model accepts, checked before a call is spent.
+
+    Attributes:
+        max_bytes: largest file, in bytes.
+        min_side: shortest side that is accepted, in pixels.
+        max_side: longest side that is accepted, in pixels.
+        media_types: what may be sent as it is.
+        max_words: longest text, in words; None where the model has no such limit.
+    """
+
+    max_bytes: int
+    min_side: int
+    max_side: int
+    media_types: frozenset[str]
+    max_words: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What was spent at a service.
+
+    Attributes:
+        calls: calls that were answered with success, and so are billed.
+        retries: attempts beyond the first one, which are not.
+    """
+
+    calls: int = 0
+    retries: int = 0
+
+
+def path_of(uri: str) -> Path | None:
+    """The local path that a ``file://`` URI names, or None for any other URI."""
+    parts = urlsplit(uri)
+    return Path(unquote(parts.path, errors="surrogateescape")) if parts.scheme == "file" else None
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A place where an image is found."""
+
+    uri: str
+    key: str | None
+    collection: str
+    metadata: Mapping[str, Any]
+
+    @property
+    def path(self) -> Path | None:
+        """The local path, for ``file://`` URIs."""
+        return path_of(self.uri)
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One image that a search found.
+
+    Attributes:
+        image_id: the image, which never changes its id.
+        similarity: cosine similarity to the query, -1 to 1; larger is nearer. Comparable within one
+            search, not across searches.
+        files: where the image lies; the first one is the one that the hit shows.
+    """
+
+    image_id: UUID
+    similarity: float
+    files: tuple[File, ...]
+
+    @property
+    def uri(self) -> str:
+        """Where the image lies: the first of its files."""
+        return self.files[0].uri
+
+    @property
+    def path(self) -> Path | None:
+        """The local path of the first file, if it has one."""
+        return self.files[0].path
+
+    @property
+    def key(self) -> str | None:
+        """The owner's own id of the first file."""
+        return self.files[0].key
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """Metadata of the first file."""
+        return self.files[0].metadata
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a search found, nearest first, and how it was found. Iterates over its hits.
+
+    Attributes:
+        model: name of the model whose vectors were searched.
+        query: what was searched for, in words.
+        hits: at most as many as were asked for; fewer only where no more exist.
+        exact: whether every vector was compared, so that nothing can have been missed.
+        index: the HNSW index that was used, None for an exact search.
+        ef_search: how many candidates the index scan kept, None for an exact search.
+        completed: whether the index gave too few and an exact scan supplied the rest.
+        seconds: time spent in the database.
+    """
+
+    model: str
+    query: str
+    hits: tuple[Hit, ...]
+    exact: bool
+    index: str | None
+    ef_search: int | None
+    completed: bool
+    seconds: float
+
+    def __iter__(self) -> Iterator[Hit]:
+        return iter(self.hits)
+
+    def __len__(self) -> int:
+        return len(self.hits)
+
+    def __getitem__(self, position: int) -> Hit:
+        return self.hits[position]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One file that could not be done under one model, and why.
+
+    Attributes:
+        stage: where it ended: ``read``, ``check`` or ``embed``.
+        code: short, stable name of the reason.
+        retryable: whether the next run tries it again by itself.
+        attempts: in how many runs it has failed.
+        request_id: the service's own name for the last call.
+    """
+
+    uri: str
+    model: str
+    stage: str
+    code: str
+    message: str
+    retryable: bool
+    attempts: int
+    request_id: str | None
+    first_at: datetime
+    last_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStatus:
+    """One model and how far it has come: ``embedded + pending + failed`` is the number of its images and failed files."""
+
+    model: str
+    state: str
+    dimensions: int
+    view: str
+    embedded: int
+    pending: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What is stored.
+
+    Attributes:
+        database: where, without any password.
+        failures: number of failed files by code.
+    """
+
+    database: str
+    images: int
+    files: int
+    models: tuple[ModelStatus, ...]
+    failures: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class IngestReport:
+    """What an ingest did. ``found = embedded + unchanged + failed + unsupported + pending``.
+
+    Attributes:
+        found: files that were looked at.
+        embedded: files whose picture was embedded in this run.
+        unchanged: files whose picture was known already, by fingerprint or by content.
+        failed: files that cannot be embedded, in this run or an earlier one.
+        unsupported: files that are no pictures.
+        pending: files that were found but not finished, because the run was stopped.
+        new_failures: those of `failed` that failed for the first time.
+        calls: calls to the service that were answered with success, and so are billed.
+        retries: further attempts, which are not.
+        seconds: from the first picture read to the last commit.
+        stopped: why the run ended early, None if it did not.
+    """
+
+    model: str
+    found: int = 0
+    embedded: int = 0
+    unchanged: int = 0
+    failed: int = 0
+    unsupported: int = 0
+    pending: int = 0
+    new_failures: int = 0
+    calls: int = 0
+    retries: int = 0
+    seconds: float = 0.0
+    stopped: str | None = None
