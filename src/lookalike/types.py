@@ -5,13 +5,14 @@ All of them are frozen. A vector never travels without its model.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeAlias
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 from uuid import UUID
 
 import numpy as np
@@ -105,6 +106,29 @@ class ImageInput:
 
 
 @dataclass(frozen=True, slots=True)
+class Content:
+    """What a picture's bytes say of it.
+
+    Attributes:
+        sha256: digest of the bytes, 32 bytes long.
+        media_type: for example ``image/jpeg``.
+        width, height: in pixels.
+        byte_size: in bytes.
+    """
+
+    sha256: bytes
+    media_type: str
+    width: int
+    height: int
+    byte_size: int
+
+    @property
+    def image_id(self) -> UUID:
+        """The id of an image whose bytes are known: the first half of their digest."""
+        return UUID(bytes=self.sha256[:16])
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """What a model accepts, checked before a call is spent.
 
@@ -134,6 +158,11 @@ class Usage:
 
     calls: int = 0
     retries: int = 0
+
+
+def uri_of(path: str | os.PathLike[str]) -> str:
+    """A local path as the library names it: absolute, percent-encoded, ``file://``."""
+    return "file://" + quote(os.fsencode(os.path.abspath(path)))
 
 
 def path_of(uri: str) -> Path | None:

@@ -1,0 +1,65 @@
+"""Looks at a picture before money is spent on it: is it one, is it whole, does the model take it?"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from hashlib import sha256
+
+from PIL import Image, UnidentifiedImageError
+
+from lookalike.errors import ItemError
+from lookalike.types import Content, Limits
+
+# Pillow refuses twice its limit by itself; the warning before that would reach whoever runs us, who can do nothing.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+_DRAFT_SIZE = (256, 256)
+"""JPEGs are decoded at a fraction of their size: that reads every byte and costs a tenth."""
+
+
+def check_picture(data: bytes, limits: Limits) -> Content:
+    """What `data` holds, if it is a whole picture that a model with these `limits` takes.
+
+    Raises:
+        ItemError: it is not; codes ``empty-file``, ``not-an-image``, ``unsupported-format``, ``damaged-image``,
+            ``too-many-bytes``, ``too-many-pixels``, ``too-large``, ``too-small``.
+    """
+    if not data:
+        raise ItemError("empty-file", "The file is empty.")
+    if len(data) > limits.max_bytes:
+        raise ItemError(
+            "too-many-bytes", f"The file has {len(data):,} bytes; the model takes {limits.max_bytes:,} at most."
+        )
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            width, height = image.size
+            media_type = image.get_format_mimetype() or "application/octet-stream"
+            _check_size(width, height, limits)
+            if media_type not in limits.media_types:
+                raise ItemError(
+                    "unsupported-format", f"The picture is {image.format}, which the model does not take. Save it as JPEG."
+                )
+            image.draft("RGB", _DRAFT_SIZE)
+            image.load()
+    except ItemError:
+        raise
+    except UnidentifiedImageError:
+        raise ItemError("not-an-image", "The bytes are no picture, whatever the file is called.") from None
+    except Image.DecompressionBombError:
+        raise ItemError("too-many-pixels", "The picture unpacks to more pixels than can be decoded safely.") from None
+    except Exception as error:
+        # Pillow's decoders raise whatever their format's code raises: OSError, SyntaxError, struct.error …
+        raise ItemError("damaged-image", f"The picture cannot be decoded to its end: {error}") from None
+    return Content(sha256(data).digest(), media_type, width, height, len(data))
+
+
+def _check_size(width: int, height: int, limits: Limits) -> None:
+    if max(width, height) > limits.max_side:
+        raise ItemError(
+            "too-large", f"The picture is {width} × {height} pixels; no side may exceed {limits.max_side:,}."
+        )
+    if min(width, height) < limits.min_side:
+        raise ItemError(
+            "too-small", f"The picture is {width} × {height} pixels; each side needs at least {limits.min_side}."
+        )

@@ -1,0 +1,44 @@
+"""Ingestion: brings pictures in. `sources` lists files, `corridor` takes each of them to its end."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+
+from lookalike.embedders import Embedder
+from lookalike.ingest.corridor import Corridor
+from lookalike.ingest.sources import check_sources, walk
+from lookalike.store.database import Database
+from lookalike.types import IngestReport
+
+__all__ = ["count_files", "ingest"]
+
+
+def ingest(
+    database: Database,
+    embedder: Embedder,
+    sources: Sequence[str | os.PathLike[str]],
+    *,
+    stop: threading.Event,
+    concurrency: int | None = None,
+    progress: Callable[[IngestReport], None] | None = None,
+) -> IngestReport:
+    """Embed every picture below `sources` that is not known yet.
+
+    Raises:
+        SourceNotFound: nothing lies at one of the sources; nothing was done.
+        ServiceError: nothing more could be done with the service; its `report` says what was done before.
+        DatabaseError: PostgreSQL could not be reached; everything committed before stays.
+    """
+    names = check_sources(sources)
+    return Corridor(database, embedder, stop, concurrency, progress).run(walk(names), command="ingest")
+
+
+def count_files(sources: Sequence[str | os.PathLike[str]], stop: threading.Event) -> int | None:
+    """How many files a walk over `sources` comes upon, for a progress bar; None if stopped before the end."""
+    number = 0
+    for number, _ in enumerate(walk(check_sources(sources)), start=1):  # noqa: B007
+        if stop.is_set():
+            return None
+    return number

@@ -1,0 +1,206 @@
+"""The query module: a text, a picture or a stored image in, the nearest images out.
+
+Whatever was embedded before, as a picture of the library or as an earlier query, is never sent to a service again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import TypeAlias
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import requests
+
+from lookalike.embedders import Embedder
+from lookalike.embedders.check import check_picture
+from lookalike.errors import ImageNotFound, ItemError, ModelMismatch
+from lookalike.store.database import Database
+from lookalike.store.models import StoredModel
+from lookalike.store.reading import image_exists, image_known_as, nearest, remembered_query, stored_embedding
+from lookalike.store.writing import remember_query
+from lookalike.types import Embedding, ImageInput, Result, path_of, uri_of
+
+ImageQuery: TypeAlias = bytes | str | os.PathLike[str] | UUID
+"""A picture to search with: its bytes, a path, a URL, the URI or the id of a stored image."""
+
+_FETCH_SECONDS = (10, 30)
+_FETCH_REDIRECTS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What is searched for, embedded.
+
+    Attributes:
+        words: the query for people: the text, or the name of the picture.
+        image_id: the stored image that the query is, if it is one.
+    """
+
+    words: str
+    embedding: Embedding
+    image_id: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Searcher:
+    """Searches the vectors of one model.
+
+    Args:
+        model: the model's name.
+        stored: its rooms in the database; None while nothing is embedded under it.
+        embedder: opens the model's embedder; called only when something must be embedded.
+    """
+
+    database: Database
+    model: str
+    stored: StoredModel | None
+    embedder: Callable[[], Embedder]
+
+    def search(self, query: Query, *, limit: int, exact: bool | None, include_self: bool = False) -> Result:
+        """The `limit` images nearest to `query`.
+
+        Raises:
+            ImageNotFound: nothing is embedded under this model yet.
+            ModelMismatch: the query was embedded by another model.
+        """
+        stored = self.require_vectors()
+        if query.embedding.model.name != stored.model.name:
+            raise ModelMismatch(stored.model.name, query.embedding.model.name)
+        leave_out = None if include_self else query.image_id
+        found = nearest(self.database, stored, query.embedding.vector, limit=limit, exact=exact, leave_out=leave_out)
+        return Result(
+            model=stored.model.name,
+            query=query.words,
+            hits=found.hits,
+            exact=found.exact,
+            index=found.index,
+            ef_search=found.ef_search,
+            completed=found.completed,
+            seconds=found.seconds,
+        )
+
+    def require_vectors(self) -> StoredModel:
+        """The model's rooms.
+
+        Raises:
+            ImageNotFound: nothing is embedded under this model yet.
+        """
+        if self.stored is None:
+            raise ImageNotFound(
+                f"Nothing is embedded under {self.model} yet. Run: lookalike ingest FOLDER --model {self.model}"
+            )
+        return self.stored
+
+    def text(self, text: str) -> Query:
+        """A text as a query.
+
+        Raises:
+            ItemError: the model does not take this text.
+            ServiceError: the service cannot be used.
+        """
+        words = " ".join(text.split())
+        digest = sha256(words.encode()).digest()
+        if self.stored is not None and (known := remembered_query(self.database, self.stored, "text", digest)):
+            return Query(words, known)
+        (answer,) = self.embedder().embed_texts([words])
+        if isinstance(answer, ItemError):
+            raise answer
+        if self.stored is not None:
+            remember_query(self.database, "text", digest, words, answer)
+        return Query(words, answer)
+
+    def image(self, image: ImageQuery) -> Query:
+        """A picture as a query.
+
+        Raises:
+            ImageNotFound: there is no such file, URL or stored image.
+            ItemError: it is no picture that the model takes.
+            ServiceError: the service cannot be used.
+        """
+        if isinstance(image, bytes):
+            return self._picture(image, "a picture", None)
+        if isinstance(image, UUID):
+            return self._stored_image(image, str(image))
+        name = os.fspath(image)
+        if (image_id := _as_uuid(name)) is not None:
+            return self._stored_image(image_id, name)
+        if urlsplit(name).scheme in ("http", "https"):
+            known = image_known_as(self.database, uri=name)
+            return self._stored_image(known, name) if known else self._picture(self._fetched(name), name, name)
+        path = path_of(name) or Path(name)
+        if path.is_file():
+            try:
+                return self._picture(path.read_bytes(), name, uri_of(path))
+            except OSError as error:
+                raise ImageNotFound(f"{name} cannot be read: {error.strerror}.") from None
+        known = image_known_as(self.database, uri=name) or image_known_as(self.database, uri=uri_of(path))
+        if known is None:
+            raise ImageNotFound(f"There is no file, URL or stored image {name!r}.")
+        return self._stored_image(known, name)
+
+    def text_or_image(self, thing: ImageQuery) -> Query:
+        """What a person means by a word on the command line: a file, URL or id if it is one, else a text."""
+        if isinstance(thing, str):
+            is_image = (
+                _as_uuid(thing) is not None
+                or urlsplit(thing).scheme in ("http", "https", "file")
+                or Path(thing).is_file()
+            )
+            return self.image(thing) if is_image else self.text(thing)
+        return self.image(thing)
+
+    def _stored_image(self, image_id: UUID, words: str) -> Query:
+        embedding = stored_embedding(self.database, self.stored, image_id) if self.stored else None
+        if embedding is not None:
+            return Query(words, embedding, image_id)
+        if not image_exists(self.database, image_id):
+            raise ImageNotFound(f"There is no stored image {image_id}.")
+        raise ImageNotFound(f"The image {words} is stored, but has no embedding under {self.model} yet. Ingest it first.")
+
+    def _picture(self, data: bytes, words: str, source: str | None) -> Query:
+        digest = sha256(data).digest()
+        image_id = image_known_as(self.database, sha256=digest)
+        if self.stored is not None:
+            if image_id and (embedding := stored_embedding(self.database, self.stored, image_id)):
+                return Query(words, embedding, image_id)
+            if known := remembered_query(self.database, self.stored, "image", digest):
+                return Query(words, known, image_id)
+        embedder = self.embedder()
+        check_picture(data, embedder.limits)
+        (answer,) = embedder.embed_images([ImageInput(data=data)])
+        if isinstance(answer, ItemError):
+            raise answer
+        if self.stored is not None:
+            remember_query(self.database, "image", digest, source or f"bytes:{digest.hex()}", answer)
+        return Query(words, answer, image_id)
+
+    def _fetched(self, url: str) -> bytes:
+        limit = self.embedder().limits.max_bytes
+        place = urlsplit(url)._replace(query="", fragment="").geturl()
+        try:
+            with requests.Session() as session:
+                session.max_redirects = _FETCH_REDIRECTS
+                with session.get(url, stream=True, timeout=_FETCH_SECONDS) as answer:
+                    if answer.status_code != 200:
+                        raise ImageNotFound(f"{place} answers {answer.status_code} {answer.reason}.")
+                    data = bytearray()
+                    for chunk in answer.iter_content(1 << 16):
+                        data += chunk
+                        if len(data) > limit:
+                            raise ItemError("too-many-bytes", f"{place} holds more than {limit:,} bytes.")
+        except requests.RequestException as error:
+            # what requests says may repeat the query string, and with it a signature
+            raise ImageNotFound(f"{place} cannot be fetched ({type(error).__name__}).") from None
+        return bytes(data)
+
+
+def _as_uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text) if len(text) in (32, 36) else None
+    except ValueError:
+        return None

@@ -1,0 +1,207 @@
+"""The one place that opens connections: a pool over the server that the settings name, or over the embedded one."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Self
+
+import psycopg
+from pgvector.psycopg.halfvec import register_halfvec_info
+from psycopg.types import TypeInfo
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.exc import DBAPIError
+
+from lookalike.config import Settings
+from lookalike.errors import ConfigurationError, DatabaseError, SchemaOutOfDate
+from lookalike.store import schema
+from lookalike.store.dsn import is_transaction_pooler, libpq_dsn, url_of
+from lookalike.store.embedded import EmbeddedServer
+
+EMBEDDED_DATABASE = "lookalike"
+
+
+class Database:
+    """A pool of connections to one database whose tables have this version's shape. Thread-safe.
+
+    Attributes:
+        engine: the SQLAlchemy engine that holds the pool.
+        transaction_pooler: whether nothing may outlive a transaction: prepared statements, temporary tables.
+        vector_schema: the schema that pgvector lies in, quoted; known once a connection was made.
+    """
+
+    vector_schema: str = "public"
+
+    def __init__(self, dsn: str, *, transaction_pooler: bool = False) -> None:
+        self._dsn = dsn
+        self.transaction_pooler = transaction_pooler or is_transaction_pooler(dsn)
+        self.engine: Engine = create_engine(
+            "postgresql+psycopg://",
+            creator=self._connect,
+            pool_pre_ping=True,
+            pool_size=8,
+            max_overflow=24,
+            pool_recycle=1800,
+        )
+
+    @classmethod
+    def open(
+        cls, settings: Settings, *, checked: bool = True, announce: Callable[[str], None] | None = None
+    ) -> Database:
+        """Connect as the settings say; the embedded server is started, and brought up to date, on the way.
+
+        Args:
+            checked: refuse a server of the user's own whose tables are out of date.
+            announce: told what a person should know about a server that is made or started.
+
+        Raises:
+            ConfigurationError: no database is named, and nothing says that the embedded one is wanted.
+            DatabaseError: it cannot be reached, is unsupported or out of date.
+        """
+        if settings.database_url is None:
+            return cls._open_embedded(settings, announce)
+        database = cls(libpq_dsn(settings.database_url), transaction_pooler=settings.transaction_pooler)
+        try:
+            if checked:
+                with database.transaction() as connection:
+                    schema.check(connection)
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    @classmethod
+    def _open_embedded(cls, settings: Settings, announce: Callable[[str], None] | None) -> Database:
+        if not settings.home_chosen and not settings.attended:
+            raise ConfigurationError(
+                "No database is named, and there is no terminal: a private PostgreSQL might vanish with this machine. "
+                "Set LOOKALIKE_DATABASE_URL to a server, or LOOKALIKE_HOME to the folder that is to hold the data."
+            )
+        server = EmbeddedServer(settings.home, announce=announce)
+        server.start()
+        with translated_errors(), psycopg.connect(server.dsn, autocommit=True) as connection:
+            row = connection.execute("select from pg_database where datname = %s", [EMBEDDED_DATABASE]).fetchone()
+            if row is None:
+                # another process may be faster
+                with contextlib.suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
+                    connection.execute(f"create database {EMBEDDED_DATABASE}")
+        database = cls(server.dsn_of(EMBEDDED_DATABASE))
+        try:
+            with database.transaction() as connection:
+                outdated = schema.revision(connection) != schema.HEAD
+            if outdated:
+                database.upgrade()
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    @property
+    def url(self) -> str:
+        """Where the database is, with the password if there is one: for programs, not for logs."""
+        return url_of(self._dsn, secrets=True)
+
+    @property
+    def place(self) -> str:
+        """Where the database is, as a URL without password."""
+        return url_of(self._dsn, secrets=False)
+
+    def upgrade(self) -> None:
+        """Bring the tables to this version's shape.
+
+        Raises:
+            UnsupportedDatabase: PostgreSQL or pgvector is missing or too old.
+            SchemaOutOfDate: the database is ahead of this version of Lookalike.
+        """
+        with translated_errors(), self.engine.begin() as connection:
+            schema.upgrade(connection)
+        # the pooled connections do not know the extension's types and defaults yet
+        self.engine.dispose()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[psycopg.Connection]:
+        """A connection in a transaction of its own: committed at the end, rolled back on an error.
+
+        Raises:
+            DatabaseError: whatever the driver raises, translated.
+        """
+        with translated_errors():
+            pooled = self.engine.raw_connection()
+            try:
+                connection = pooled.driver_connection
+                assert isinstance(connection, psycopg.Connection)
+                yield connection
+                connection.commit()
+            except psycopg.OperationalError:
+                pooled.invalidate()
+                raise
+            finally:
+                pooled.close()
+
+    def close(self) -> None:
+        """Close the pool. The embedded server goes on: other processes may use it."""
+        self.engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _connect(self) -> psycopg.Connection:
+        connection = psycopg.connect(
+            self._dsn,
+            prepare_threshold=None if self.transaction_pooler else 5,
+            application_name="lookalike",
+            connect_timeout=15,
+        )
+        try:
+            if (found := schema.extension(connection)) is not None:
+                self.vector_schema = found[1]
+                halfvec = TypeInfo.fetch(connection, f"{self.vector_schema}.halfvec")
+                if halfvec is not None:
+                    register_halfvec_info(connection, halfvec)
+                # using a type loads the library, and with it the parameters that a search sets
+                connection.execute(f"select '[1]'::{self.vector_schema}.halfvec".encode())
+            connection.commit()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+@contextlib.contextmanager
+def translated_errors() -> Iterator[None]:
+    """Turn errors of the driver and of SQLAlchemy into ours."""
+    try:
+        yield
+    except DBAPIError as error:
+        raise _translated(error.orig) from error
+    except psycopg.Error as error:
+        raise _translated(error) from error
+
+
+def _translated(error: BaseException | None) -> DatabaseError:
+    match error:
+        case psycopg.errors.UndefinedTable() | psycopg.errors.UndefinedFunction() | psycopg.errors.UndefinedColumn():
+            return SchemaOutOfDate(f"{_primary(error)}. If the tables are out of date, run: lookalike db upgrade")
+        case psycopg.errors.InsufficientPrivilege():
+            return DatabaseError(f"PostgreSQL refused: {_primary(error)}. Ask the owner of the database for the right.")
+        case psycopg.errors.ReadOnlySqlTransaction():
+            return DatabaseError("The database is read-only just now (its disk is full, or it is a replica).")
+        case psycopg.OperationalError() if error.sqlstate is None:
+            return DatabaseError(
+                f"PostgreSQL cannot be reached: {str(error).strip()}\n"
+                "Check LOOKALIKE_DATABASE_URL (or DATABASE_URL, PGHOST …) and that the server runs."
+            )
+        case psycopg.Error():
+            return DatabaseError(f"PostgreSQL: {_primary(error)}")
+        case _:
+            return DatabaseError(f"PostgreSQL: {error}")
+
+
+def _primary(error: psycopg.Error) -> str:
+    return error.diag.message_primary or str(error).strip()

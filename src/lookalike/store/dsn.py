@@ -1,0 +1,93 @@
+"""Every spelling of a PostgreSQL URL, turned into what libpq understands."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from lookalike.errors import ConfigurationError
+
+_SCHEMES = {"postgres", "postgresql", "psql", "pgsql", "postgis"}
+_NOT_LIBPQ = {
+    # options of other drivers and of ORMs, which say nothing about the server
+    *("schema", "pgbouncer", "connection_limit", "pool_timeout", "pool_size", "max_overflow", "statement_cache_size"),
+    *("prepared_statement_cache_size", "prepared_statement_name_func", "async_fallback", "conn_max_age", "prepare"),
+}
+_RENAMED = {"ssl": "sslmode", "timeout": "connect_timeout", "database": "dbname", "username": "user"}
+_SSL_WORDS = {"true": "require", "1": "require", "false": "disable", "0": "disable"}
+
+
+def libpq_dsn(url: str) -> str:
+    """A libpq connection string for `url`.
+
+    Understands ``postgres://`` and ``postgresql://``, with any ``+driver``, ``jdbc:`` URLs, other drivers' options
+    (``?ssl=true``), and ``key=value`` strings. A bare ``?`` of an ORM's own options is left out.
+
+    Raises:
+        ConfigurationError: it is none of these; the message does not repeat it, as it may hold a password.
+    """
+    text = url.strip().strip("\"'")
+    if "://" not in text:
+        return _checked(text, "a list of key=value pairs")
+    scheme, _, rest = text.removeprefix("jdbc:").partition("://")
+    name, _, _driver = scheme.lower().partition("+")
+    if name not in _SCHEMES:
+        raise ConfigurationError(
+            f"The database URL starts with {scheme}://, which is not PostgreSQL. "
+            "It reads postgresql://user:password@host:5432/database"
+        )
+    parts = urlsplit(f"postgresql://{_quote_password(rest)}")
+    query = [
+        (_RENAMED.get(key, key), _SSL_WORDS.get(value.lower(), value) if key == "ssl" else value)
+        for key, value in parse_qsl(parts.query, keep_blank_values=True)
+        if key not in _NOT_LIBPQ
+    ]
+    return _checked(urlunsplit(parts._replace(query=urlencode(query, quote_via=quote), fragment="")), "a URL")
+
+
+def is_transaction_pooler(dsn: str) -> bool:
+    """Whether the port is PgBouncer's usual one, behind which prepared statements may meet another session."""
+    return str(conninfo_to_dict(dsn).get("port", "")) == "6432"
+
+
+def url_of(dsn: str, *, secrets: bool) -> str:
+    """A connection string as one URL that libpq reads; without `secrets` it is fit for logs and reports."""
+    given = {key: str(value) for key, value in conninfo_to_dict(dsn).items() if value is not None}
+    user, password = given.pop("user", ""), given.pop("password", "")
+    host, port, database = given.pop("host", ""), given.pop("port", ""), given.pop("dbname", "")
+    credentials = quote(user, safe="") + (f":{quote(password, safe='')}" if password and secrets else "")
+    if host.startswith("/") or "," in host:
+        # a folder of sockets, or several hosts, fit nowhere but among the options
+        given = {"host": host, **({"port": port} if port else {}), **given}
+        host = port = ""
+    place = (f"[{host}]" if ":" in host else host) + (f":{port}" if port else "")
+    options = given if secrets else {key: given[key] for key in ("host", "port", "service") if key in given}
+    query = f"?{urlencode(options, quote_via=quote)}" if options else ""
+    return f"postgresql://{credentials}{'@' if credentials else ''}{place}/{quote(database, safe='')}{query}"
+
+
+def _checked(text: str, what: str) -> str:
+    try:
+        return make_conninfo(text)
+    except psycopg.ProgrammingError as error:
+        reason = re.sub(r'"[^"]*"', "…", str(error).strip()) if "@" in str(error) else str(error).strip()
+        raise ConfigurationError(
+            f"The database URL cannot be read as {what}: {reason}. It reads postgresql://user:password@host:5432/database"
+        ) from None
+
+
+def _quote_password(rest: str) -> str:
+    """Percent-encode what stands before the last ``@``: passwords are pasted as they are, with ``/``, ``#`` or ``?``."""
+    head, at, tail = rest.rpartition("@")
+    if not at:
+        return rest
+    user, colon, password = head.partition(":")
+    return f"{_requote(user)}{colon}{_requote(password)}@{tail}"
+
+
+def _requote(text: str) -> str:
+    intact = re.sub(r"%(?![0-9A-Fa-f]{2})", "%25", text)
+    return quote(unquote(intact), safe="")

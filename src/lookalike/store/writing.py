@@ -1,0 +1,233 @@
+"""Bulk writes: what is known already, one merge per batch, and the record of what failed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+from uuid import UUID
+
+import numpy as np
+import psycopg
+from pgvector import HalfVector
+from psycopg.types.json import Jsonb
+
+from lookalike.errors import ModelMismatch
+from lookalike.store.database import Database
+from lookalike.store.models import add_model
+from lookalike.types import DIMENSIONS, Content, Embedding, Model, Vector
+
+COLLECTION = "default"
+"""The collection of files that name none."""
+
+_MERGE_ATTEMPTS = 8
+
+_STAGING = """
+create temporary table if not exists lookalike_batch (
+    image_id uuid, sha256 bytea, media_type text, width integer, height integer, byte_size bigint,
+    collection text, uri text, fingerprint text, model text, embedding {vector}.halfvec(1024)
+) on commit {on_commit}
+"""
+_COPY = "copy pg_temp.lookalike_batch from stdin (format binary)"
+_COPY_TYPES = ("uuid", "bytea", "text", "int4", "int4", "int8", "text", "text", "text", "text", "halfvec")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A file as a source lists it: where it lies and what tells whether it has changed."""
+
+    uri: str
+    fingerprint: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewFile:
+    """One file to write: where it lies, what it holds, and its embedding where it was just made."""
+
+    place: Place
+    content: Content
+    embedding: Embedding | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewFailure:
+    """One file that could not be done."""
+
+    place: Place
+    stage: Literal["read", "check", "embed"]
+    code: str
+    message: str
+    retryable: bool
+    request_id: str | None = None
+    content: Content | None = None
+
+
+def known_places(database: Database, model: Model, places: Sequence[Place]) -> Mapping[str, Literal["embedded", "failed"]]:
+    """Which of these files need not be read: unchanged, and embedded under `model` or failed for good."""
+    given = [[place.uri for place in places], [place.fingerprint for place in places]]
+    with database.transaction() as connection:
+        rows = connection.execute(
+            """
+            with walked as (select * from unnest(%s::text[], %s::text[]) as w (uri, fingerprint))
+            select w.uri, 'failed'
+              from walked w
+              join lookalike.failures x using (uri, fingerprint)
+             where x.model = %s and x.collection = %s and not x.retryable
+             union all
+            select w.uri, 'embedded'
+              from walked w
+              join lookalike.files f using (uri, fingerprint)
+              join lookalike.embeddings e using (image_id)
+              join lookalike.models m using (model_id)
+             where f.collection = %s and m.name = %s
+            """,
+            [*given, model.name, COLLECTION, COLLECTION, model.name],
+        ).fetchall()
+    return dict(rows)
+
+
+def known_contents(database: Database, model: Model, digests: Sequence[bytes]) -> Mapping[bytes, UUID]:
+    """Ids of the images with these digests that are embedded under `model` already."""
+    with database.transaction() as connection:
+        rows = connection.execute(
+            """
+            select i.sha256, i.image_id
+              from lookalike.images i
+              join lookalike.embeddings e using (image_id)
+              join lookalike.models m using (model_id)
+             where i.sha256 = any(%s) and m.name = %s
+            """,
+            [list(digests), model.name],
+        ).fetchall()
+    return dict(rows)
+
+
+def write_files(database: Database, model: Model, files: Sequence[NewFile]) -> None:
+    """Write files, their images and embeddings in one transaction; the model is made if this is its first use.
+
+    Raises:
+        ModelMismatch: an embedding belongs to another model; nothing is written.
+    """
+    for file in files:
+        if file.embedding is not None and file.embedding.model.name != model.name:
+            raise ModelMismatch(model.name, file.embedding.model.name)
+    for attempt in range(_MERGE_ATTEMPTS):
+        try:
+            with database.transaction() as connection:
+                add_model(connection, model)
+                _copy(connection, database, model, files)
+                connection.execute("select lookalike.merge_batch(%s)", [model.name])
+        except Exception as error:
+            # writers that bring the same new image at the same moment meet; the loser's second try finds it there
+            lost_a_race = isinstance(error.__cause__, psycopg.errors.UniqueViolation | psycopg.errors.DeadlockDetected)
+            if not lost_a_race or attempt == _MERGE_ATTEMPTS - 1:
+                raise
+        else:
+            return
+
+
+def record_failures(database: Database, model: Model, failures: Iterable[NewFailure]) -> int:
+    """Note files that could not be done; returns how many of them failed for the first time.
+
+    A file that has changed since it failed counts as new.
+    """
+    first_times = 0
+    with database.transaction() as connection:
+        for failure in failures:
+            row = connection.execute(
+                """
+                insert into lookalike.failures as x
+                    (model, collection, uri, image_id, fingerprint, stage, code, message, request_id, retryable)
+                values (%s, %s, %s,
+                        (select image_id from lookalike.images where sha256 = %s limit 1),
+                        %s, %s, %s, %s, %s, %s)
+                on conflict (model, collection, uri) do update
+                set image_id = excluded.image_id, fingerprint = excluded.fingerprint, stage = excluded.stage,
+                    code = excluded.code, message = excluded.message, request_id = excluded.request_id,
+                    retryable = excluded.retryable, last_at = excluded.last_at,
+                    attempts = case when x.fingerprint is distinct from excluded.fingerprint then 1
+                                    else x.attempts + 1 end,
+                    first_at = case when x.fingerprint is distinct from excluded.fingerprint then excluded.first_at
+                                    else x.first_at end
+                returning attempts = 1
+                """,
+                [
+                    model.name,
+                    COLLECTION,
+                    failure.place.uri,
+                    failure.content.sha256 if failure.content else None,
+                    failure.place.fingerprint,
+                    failure.stage,
+                    failure.code,
+                    failure.message.replace("\0", "")[:2000],
+                    failure.request_id,
+                    failure.retryable,
+                ],
+            ).fetchone()
+            first_times += bool(row and row[0])
+    return first_times
+
+
+def remember_query(
+    database: Database, kind: Literal["text", "image"], digest: bytes, source: str, embedding: Embedding
+) -> None:
+    """Keep the embedding of a query, so that it is not paid for again. A database that may not be written is no error."""
+    try:
+        with database.transaction() as connection:
+            connection.execute(
+                """
+                insert into lookalike.queries (model_id, kind, digest, source, embedding)
+                select model_id, %s, %s, %s, %s from lookalike.models where name = %s
+                on conflict do nothing
+                """,
+                [kind, digest, source, half_vector(embedding.vector), embedding.model.name],
+            )
+    except Exception as error:
+        refused = (psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction)
+        if not isinstance(error.__cause__, refused):
+            raise
+
+
+def begin_run(database: Database, command: str, model: Model) -> int:
+    """Note that a command has started; returns the id of the run."""
+    with database.transaction() as connection:
+        row = connection.execute(
+            "insert into lookalike.runs (command, model) values (%s, %s) returning run_id", [command, model.name]
+        ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def end_run(database: Database, run_id: int, counts: Mapping[str, object], calls: int, exit_code: int) -> None:
+    """Note what a run did, what it cost and how it ended."""
+    with database.transaction() as connection:
+        connection.execute(
+            "update lookalike.runs set ended_at = clock_timestamp(), counts = %s, calls = %s, exit_code = %s"
+            " where run_id = %s",
+            [Jsonb(dict(counts)), calls, exit_code, run_id],
+        )
+
+
+def half_vector(vector: Vector) -> HalfVector:
+    """The stored form of a vector: 1024 half-precision numbers, zero-padded where the model gives fewer."""
+    stored = np.zeros(DIMENSIONS, np.float16)
+    stored[: len(vector)] = vector
+    return HalfVector(stored)
+
+
+def _copy(connection: psycopg.Connection, database: Database, model: Model, files: Sequence[NewFile]) -> None:
+    on_commit = "drop" if database.transaction_pooler else "delete rows"
+    statement = _STAGING.format(vector=database.vector_schema, on_commit=on_commit)
+    connection.execute(statement.encode())
+    with connection.cursor().copy(_COPY) as copy:
+        copy.set_types(_COPY_TYPES)
+        for file in files:
+            content = file.content
+            copy.write_row(
+                (
+                    *(content.image_id, content.sha256, content.media_type),
+                    *(content.width, content.height, content.byte_size),
+                    *(COLLECTION, file.place.uri, file.place.fingerprint, model.name),
+                    half_vector(file.embedding.vector) if file.embedding is not None else None,
+                )
+            )
