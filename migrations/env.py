@@ -1,4 +1,7 @@
-"""Alembic's entrance. The library hands over a connection; by hand (`alembic revision`), the settings name the database."""
+"""Alembic's entrance.
+
+The library hands over a connection; by hand (`alembic revision`), the settings name the database.
+"""
 
 from __future__ import annotations
 
@@ -24,5 +27,8 @@ else:
     from lookalike.config import Settings, read_environment
     from lookalike.store.database import Database
 
-    with Database.open(Settings.from_environment(read_environment())) as database, database.engine.begin() as connection:
+    with (
+        Database.open(Settings.from_environment(read_environment())) as database,
+        database.engine.begin() as connection,
+    ):
         migrate(connection)

@@ -88,9 +88,7 @@ class Lookalike:
         embedder = open_embedder(self.model_name(model), self._settings, rate=rate, stop=stop)
         try:
             self._tell_notice(embedder)
-            return ingest(
-                self._database, embedder, sources, stop=stop, concurrency=concurrency, progress=progress
-            )
+            return ingest(self._database, embedder, sources, stop=stop, concurrency=concurrency, progress=progress)
         finally:
             embedder.close()
 
@@ -127,10 +125,7 @@ class Lookalike:
             raise ValueError(f"limit is {limit}; it is the number of hits, 1 or more")
         searcher = self._searcher(model)
         searcher.require_vectors()  # before a call is spent on the query
-        if image is not None:
-            query = searcher.image(image)
-        else:
-            query = searcher.text(text or "")
+        query = searcher.image(image) if image is not None else searcher.text(text or "")
         return searcher.search(query, limit=limit, exact=exact, include_self=include_self)
 
     def similar(

@@ -160,7 +160,9 @@ class Searcher:
             return Query(words, embedding, image_id)
         if not image_exists(self.database, image_id):
             raise ImageNotFound(f"There is no stored image {image_id}.")
-        raise ImageNotFound(f"The image {words} is stored, but has no embedding under {self.model} yet. Ingest it first.")
+        raise ImageNotFound(
+            f"The image {words} is stored, but has no embedding under {self.model} yet. Ingest it first."
+        )
 
     def _picture(self, data: bytes, words: str, source: str | None) -> Query:
         digest = sha256(data).digest()

@@ -282,7 +282,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class ModelStatus:
-    """One model and how far it has come: ``embedded + pending + failed`` is the number of its images and failed files."""
+    """One model and how far it has come."""
 
     model: str
     state: str

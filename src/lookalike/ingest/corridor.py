@@ -262,7 +262,15 @@ class Corridor:
                     case ItemError() as error:
                         failures += [
                             NewFailure(
-                                *(place, "embed", error.code, str(error), error.retryable, error.request_id, item.content)
+                                *(
+                                    place,
+                                    "embed",
+                                    error.code,
+                                    str(error),
+                                    error.retryable,
+                                    error.request_id,
+                                    item.content,
+                                )
                             )
                             for place in places
                         ]

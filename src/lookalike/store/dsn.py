@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -45,7 +45,8 @@ def libpq_dsn(url: str) -> str:
         for key, value in parse_qsl(parts.query, keep_blank_values=True)
         if key not in _NOT_LIBPQ
     ]
-    return _checked(urlunsplit(parts._replace(query=urlencode(query, quote_via=quote), fragment="")), "a URL")
+    options = f"?{urlencode(query, quote_via=quote)}" if query else ""
+    return _checked(f"postgresql://{parts.netloc}{parts.path}{options}", "a URL")
 
 
 def is_transaction_pooler(dsn: str) -> bool:
@@ -64,7 +65,7 @@ def url_of(dsn: str, *, secrets: bool) -> str:
         given = {"host": host, **({"port": port} if port else {}), **given}
         host = port = ""
     place = (f"[{host}]" if ":" in host else host) + (f":{port}" if port else "")
-    options = given if secrets else {key: given[key] for key in ("host", "port", "service") if key in given}
+    options = given if secrets else {key: value for key, value in given.items() if key in ("host", "port", "service")}
     query = f"?{urlencode(options, quote_via=quote)}" if options else ""
     return f"postgresql://{credentials}{'@' if credentials else ''}{place}/{quote(database, safe='')}{query}"
 
@@ -80,7 +81,7 @@ def _checked(text: str, what: str) -> str:
 
 
 def _quote_password(rest: str) -> str:
-    """Percent-encode what stands before the last ``@``: passwords are pasted as they are, with ``/``, ``#`` or ``?``."""
+    """Percent-encode what stands before the last ``@``: passwords are pasted as they are, with ``/`` or ``#``."""
     head, at, tail = rest.rpartition("@")
     if not at:
         return rest

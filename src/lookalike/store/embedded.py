@@ -18,6 +18,7 @@ import importlib.util
 import logging
 import os
 import pwd
+import re
 import shutil
 import stat
 import subprocess
@@ -157,34 +158,35 @@ class EmbeddedServer:
 
         PostgreSQL itself refuses to start while that pid is alive, whoever it belongs to now.
         """
+        if not self._process_lives():
+            (self.data / "postmaster.pid").unlink(missing_ok=True)
+
+    def _process_lives(self) -> bool:
+        """Whether the pid file names a PostgreSQL, which may be busy recovering; a zombie is none."""
         import psutil
 
-        pid_file = self.data / "postmaster.pid"
         try:
-            process = psutil.Process(int(pid_file.read_text().split()[0]))
-            if process.name() == "postgres":
-                return
-        except FileNotFoundError:
-            return
-        except (psutil.Error, ValueError, IndexError):
-            pass
-        pid_file.unlink(missing_ok=True)
+            process = psutil.Process(int((self.data / "postmaster.pid").read_text().split()[0]))
+            return process.name() == "postgres" and process.status() != psutil.STATUS_ZOMBIE
+        except (OSError, ValueError, IndexError, psutil.Error):
+            return False
 
     def _launch(self, binaries: Path) -> None:
         # A server that was killed leaves shared memory in use until its last backend has noticed: try again.
         deadline = time.monotonic() + _START_SECONDS
-        for attempt in range(1, 6):
+        for attempt in range(1, 7):
             done = self._run(binaries / "pg_ctl", "-D", self.data, "-l", self.log_file, "-w", "-t", "60", "start")
             while time.monotonic() < deadline:
                 if self.running():
                     return
-                if not (self.data / "postmaster.pid").exists():
+                if not self._process_lives():
                     break
                 time.sleep(0.1)  # crash recovery can outlast pg_ctl's patience
             _log.info("start %d of the private PostgreSQL failed: %s", attempt, done.stderr.strip())
-            time.sleep(attempt)
+            time.sleep(0.7)
         raise DatabaseError(
-            f"The private PostgreSQL in {self.home} does not start. The end of {self.log_file} says:\n{self._log_tail()}"
+            f"The private PostgreSQL in {self.home} does not start. "
+            f"The end of {self.log_file} says:\n{self._log_tail()}"
         )
 
     def _log_tail(self) -> str:
@@ -198,7 +200,9 @@ class EmbeddedServer:
     @property
     def _socket_folder(self) -> Path:
         folder = self.root / "run"
-        if len(os.fsencode(folder / f".s.PGSQL.{_PORT}")) <= _LONGEST_SOCKET_PATH:
+        # a comma would make two hosts of it, and a long path does not fit into an address
+        short = len(os.fsencode(folder / f".s.PGSQL.{_PORT}")) <= _LONGEST_SOCKET_PATH
+        if short and re.fullmatch(r"[\w/.+-]+", str(folder), re.ASCII):
             return folder
         digest = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:16]
         return Path(tempfile.gettempdir()) / f"lookalike-{os.geteuid()}-{digest}"
@@ -230,7 +234,7 @@ class EmbeddedServer:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
         environment |= {"LC_ALL": "C", "TZ": environment.get("TZ", "UTC")}
         user = self._server_user_id()
-        as_user = {} if user == os.geteuid() else {"user": user, "group": pwd.getpwuid(user).pw_gid, "extra_groups": []}
+        ours = user == os.geteuid()
         return subprocess.run(
             [program, *arguments],
             env=environment,
@@ -239,7 +243,9 @@ class EmbeddedServer:
             capture_output=True,
             text=True,
             check=False,
-            **as_user,  # type: ignore[call-overload]
+            user=None if ours else user,
+            group=None if ours else pwd.getpwuid(user).pw_gid,
+            extra_groups=None if ours else [],
         )
 
     # -- being root -----------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import psycopg
 from psycopg.types.json import Jsonb
@@ -16,9 +17,10 @@ class StoredModel:
     """A model with its rooms in the database.
 
     Attributes:
-        partition: name of the table that holds its vectors, without schema.
-        index: name of its HNSW index, without schema.
-        bytes: size of that table's heap.
+        state: ``filling``, ``ready`` or ``active``.
+        view: name of its view, without schema.
+        bytes: size of the table that holds its vectors, without indexes.
+        index_ready: whether its HNSW index is there and complete.
     """
 
     model: Model
@@ -26,19 +28,24 @@ class StoredModel:
     state: str
     view: str
     bytes: int
+    index_ready: bool
 
     @property
     def partition(self) -> str:
+        """Name of the table that holds its vectors, without schema."""
         return f"embeddings_{self.model_id}"
 
     @property
     def index(self) -> str:
+        """Name of its HNSW index, without schema."""
         return f"embeddings_{self.model_id}_hnsw"
 
 
 _SELECT = """
 select model_id, name, dimensions, parameters, state, view_name,
-       pg_relation_size(to_regclass('lookalike.embeddings_' || model_id))
+       coalesce(pg_relation_size(to_regclass('lookalike.embeddings_' || model_id)), 0),
+       coalesce((select indisvalid from pg_index
+                  where indexrelid = to_regclass('lookalike.embeddings_' || model_id || '_hnsw')), false)
   from lookalike.models
  where state <> 'dropped'
 """
@@ -81,15 +88,6 @@ def add_model(connection: psycopg.Connection, model: Model) -> None:
         )
 
 
-def _stored(row: tuple[object, ...]) -> StoredModel:
-    model_id, name, dimensions, parameters, state, view, size = row
-    assert isinstance(model_id, int)
-    assert isinstance(dimensions, int)
-    assert isinstance(parameters, dict)
-    return StoredModel(
-        model=Model(str(name), dimensions, parameters),
-        model_id=model_id,
-        state=str(state),
-        view=str(view),
-        bytes=size if isinstance(size, int) else 0,
-    )
+def _stored(row: tuple[Any, ...]) -> StoredModel:
+    model_id, name, dimensions, parameters, state, view, size, index_ready = row
+    return StoredModel(Model(name, dimensions, parameters), model_id, state, view, size, index_ready)

@@ -76,6 +76,7 @@ def nearest(
     """
     if exact is None:
         exact = stored.bytes <= EXACT_BELOW_BYTES
+    exact = exact or not stored.index_ready
     fetch = limit + (leave_out is not None) + max(10, limit // 10)
     ef_search = min(max(LEAST_EF_SEARCH, 2 * fetch), MOST_EF_SEARCH)
     parameters = {"query": half_vector(vector), "fetch": fetch, "limit": limit, "leave_out": leave_out}
@@ -160,7 +161,9 @@ def status(database: Database) -> Status:
         ).fetchone()
         assert counts is not None
         failed = dict(
-            connection.execute("select model, count(*) from lookalike.failures group by model order by model").fetchall()
+            connection.execute(
+                "select model, count(*) from lookalike.failures group by model order by model"
+            ).fetchall()
         )
         codes = connection.execute("select code, count(*) from lookalike.failures group by code order by 2 desc, 1")
         failures = dict(codes.fetchall())
@@ -205,7 +208,9 @@ def failures(database: Database) -> list[Failure]:
 def _statement(database: Database, stored: StoredModel, *, exact: bool) -> bytes:
     # an expression that the index does not hold keeps the planner from using it
     defeat_index = " + 0" if exact else ""
-    return _NEAREST.format(vector=database.vector_schema, partition=stored.partition, defeat_index=defeat_index).encode()
+    return _NEAREST.format(
+        vector=database.vector_schema, partition=stored.partition, defeat_index=defeat_index
+    ).encode()
 
 
 def _hits(rows: Sequence[tuple[Any, ...]]) -> tuple[Hit, ...]:

@@ -62,7 +62,9 @@ class NewFailure:
     content: Content | None = None
 
 
-def known_places(database: Database, model: Model, places: Sequence[Place]) -> Mapping[str, Literal["embedded", "failed"]]:
+def known_places(
+    database: Database, model: Model, places: Sequence[Place]
+) -> Mapping[str, Literal["embedded", "failed"]]:
     """Which of these files need not be read: unchanged, and embedded under `model` or failed for good."""
     given = [[place.uri for place in places], [place.fingerprint for place in places]]
     with database.transaction() as connection:
@@ -171,7 +173,7 @@ def record_failures(database: Database, model: Model, failures: Iterable[NewFail
 def remember_query(
     database: Database, kind: Literal["text", "image"], digest: bytes, source: str, embedding: Embedding
 ) -> None:
-    """Keep the embedding of a query, so that it is not paid for again. A database that may not be written is no error."""
+    """Keep the embedding of a query, so that it is not paid for again; where nothing may be written, do nothing."""
     try:
         with database.transaction() as connection:
             connection.execute(

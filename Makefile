@@ -1,0 +1,41 @@
+# Each target does all its own set-up, in .venv. Any Python from 3.11 on will do: make demo PYTHON=python3.12
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check fix lock clean
+
+help: ## show this
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
+
+demo: $(READY) ## draw sample pictures, search them, write a contact sheet
+	$(BIN)/lookalike demo
+
+test: $(READY) ## run every test, on all cores
+	$(BIN)/pytest -n auto --dist worksteal
+
+check: $(READY) ## format, lint, types, layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fix: $(READY) ## put format and imports right
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: ## write constraints.txt anew, from the newest releases
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/pip install --quiet --upgrade '.[all,dev]'
+	.venv-lock/bin/pip freeze --exclude lookalike | sed -E '/ @ /d' > constraints.txt
+	rm -rf .venv-lock
+
+clean: ## remove what the other targets made
+	rm -rf .venv .venv-lock .mypy_cache .ruff_cache .pytest_cache .import_linter_cache dist
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Lookalike needs Python 3.11 or newer: make … PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[embedded,dev]'
+	@touch $(READY)

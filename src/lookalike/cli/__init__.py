@@ -1,0 +1,101 @@
+"""The command line: a thin shell over `Lookalike`.
+
+stdout is data, stderr is progress and messages. Exit codes: 0 done; 1 done, but pictures failed for the first time in
+this run; 2 refused or stopped; 130 and 143 interrupted, after finishing and reporting what was under way.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import os
+import sys
+from typing import Annotated, Never
+
+import typer
+
+from lookalike.cli import demo, ingest, library, search, server
+from lookalike.cli.output import say
+from lookalike.errors import LookalikeError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="lookalike",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode="rich",
+)
+app.command()(ingest.ingest)
+app.command()(search.search)
+app.command()(search.similar)
+app.command()(search.embed)
+app.command()(search.similarity)
+app.command()(library.status)
+app.command()(library.failures)
+app.add_typer(library.models, name="models")
+app.command()(library.doctor)
+app.add_typer(server.db, name="db")
+app.command()(server.emulator)
+app.command()(demo.demo)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"lookalike {importlib.metadata.version('lookalike')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[  # noqa: ARG001
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Tell on stderr what happens underneath.")] = False,
+) -> None:
+    """Image similarity search that lives in your own PostgreSQL.
+
+    Settings come from the environment and from a file .env in the working directory.
+    Try it without any account: lookalike demo
+    """
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.WARNING,
+        format="%(asctime)s %(name)s: %(message)s",
+    )
+    logging.getLogger("lookalike").setLevel(logging.DEBUG if verbose else logging.ERROR)
+
+
+def main() -> Never:
+    """Run the command line and exit with its code; nobody ever sees a traceback unless they ask for it."""
+    sys.exit(_run())
+
+
+def _run() -> int:
+    try:
+        code = app(standalone_mode=False)
+        sys.stdout.flush()
+    except LookalikeError as error:
+        say(f"lookalike: {error}")
+        return 2
+    except (KeyboardInterrupt, typer.Abort):
+        say("lookalike: interrupted")
+        return 130
+    except BrokenPipeError:
+        # whoever read us has seen enough; Python would complain once more when it closes stdout
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        # typer's own errors, of a mistyped command, know how to show themselves
+        if (show := getattr(error, "show", None)) is not None:
+            show()
+            return 2
+        if os.environ.get("LOOKALIKE_DEBUG"):
+            raise
+        say(
+            f"lookalike: something went wrong that should not have: {type(error).__name__}: {error}\n"
+            "Set LOOKALIKE_DEBUG=1 and run it again for the details that a bug report needs."
+        )
+        return 2
+    return code if isinstance(code, int) else 0

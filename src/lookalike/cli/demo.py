@@ -1,0 +1,84 @@
+"""`lookalike demo`: everything once, without an account, a server or a picture of one's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from lookalike.cli.contact_sheet import write_contact_sheet
+from lookalike.cli.output import out, say, settings
+from lookalike.cli.progress import show_progress, stop_on_signal
+from lookalike.cli.sample_pictures import draw_samples
+from lookalike.cli.search import hits_table
+from lookalike.config import Settings, read_environment
+from lookalike.errors import ImageNotFound
+from lookalike.lookalike import Lookalike
+from lookalike.store.embedded import EmbeddedServer
+
+DEMO_MODEL = "local/classic-1"
+
+_TEXT = "a red sunset over the sea"
+_OVERRIDING = ("LOOKALIKE_DATABASE_URL", "DATABASE_URL", "PGHOST", "PGHOSTADDR", "PGSERVICE", "PGDATABASE")
+
+
+def demo(
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[FOLDER]", help="Pictures to use; without it, some are drawn.")
+    ] = None,
+) -> None:
+    """Try everything once: no account, no server, no pictures needed.
+
+    Pictures and vectors of the demo are kept apart from your own, and its private PostgreSQL stops at the end.
+    """
+    home = settings().home / "demo"
+    server = EmbeddedServer(home, announce=say)
+    try:
+        _show(folder, home)
+    finally:
+        server.stop()
+
+
+def _show(folder: Path | None, home: Path) -> None:
+    if folder is None:
+        folder = home / "pictures"
+        say(f"Drawing sample pictures into {folder} …")
+        draw_samples(folder)
+    given = Settings(home=home, home_chosen=True, model=DEMO_MODEL)
+    with Lookalike.open(given, announce=say) as images:
+        with stop_on_signal() as stop, show_progress([str(folder)], stop.event) as progress:
+            report = images.ingest(folder, progress=progress, stop=stop.event)
+        if stop.signal is not None:
+            raise typer.Exit(128 + stop.signal)
+        out.print(f"{report.found:,} files: {report.embedded:,} embedded now, {report.unchanged:,} known already\n")
+        by_text = images.search(_TEXT, limit=8)
+        if not by_text.hits:
+            raise ImageNotFound(f"{folder} holds no pictures.")
+        # the text's hits are a cluster of their own; a picture from elsewhere makes the better second example
+        start = images.search("green forest", limit=1)[0]
+        by_image = images.similar(start.image_id, limit=8)
+    for result in (by_text, by_image):
+        out.print(hits_table(result))
+        out.print()
+    sheet = write_contact_sheet(
+        home / "contact-sheet.html", [(_TEXT, None, by_text), ("More like this one", start, by_image)]
+    )
+    # a database named elsewhere would go before the demo's own
+    emptied = "".join(f" {name}=" for name in _OVERRIDING if read_environment().get(name))
+    out.print(
+        "[bold]See it[/]",
+        f"  {escape(sheet.as_uri())}",
+        "",
+        "[bold]Try next[/]",
+        f"  export LOOKALIKE_HOME={escape(str(home))} LOOKALIKE_MODEL={DEMO_MODEL}{emptied}",
+        "  lookalike search 'snow on a mountain'",
+        f"  lookalike similar {escape(str(start.path))}",
+        "  lookalike status",
+        '  psql "$(lookalike db url)" -c "select * from lookalike.library limit 3"',
+        "",
+        "Then your own pictures, by meaning: set VISION_ENDPOINT and VISION_KEY (see README.md).",
+        sep="\n",
+        soft_wrap=True,
+    )

@@ -1,0 +1,65 @@
+"""`lookalike ingest`."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from typing import Annotated
+
+import typer
+
+from lookalike.cli.output import JsonOption, ModelOption, open_library, say, write_json
+from lookalike.cli.progress import show_progress, stop_on_signal
+from lookalike.errors import ServiceError
+from lookalike.types import IngestReport
+
+
+def ingest(
+    sources: Annotated[list[str], typer.Argument(metavar="SOURCE…", help="Folders, files and globs.")],
+    model: ModelOption = None,
+    rate: Annotated[
+        float | None, typer.Option(min=0.001, metavar="N", help="Calls a second; by default VISION_RATE, else 10.")
+    ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, max=256, metavar="N", help="Calls under way at once; by default what fits.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring in every picture of folders, files and globs.
+
+    What is known already, by name and date or by content, costs nothing. A run that was interrupted goes on where
+    it stopped when it is started again.
+    """
+    with open_library() as images, stop_on_signal() as stop, show_progress(sources, stop.event) as progress:
+        try:
+            report = images.ingest(
+                *sources, model=model, rate=rate, concurrency=concurrency, progress=progress, stop=stop.event
+            )
+        except ServiceError as error:
+            if isinstance(error.report, IngestReport):
+                _show(error.report, as_json)
+            raise
+    _show(report, as_json)
+    if stop.signal is not None:
+        raise typer.Exit(128 + stop.signal)
+    if report.new_failures:
+        say("See why with: lookalike failures")
+        raise typer.Exit(1)
+
+
+def _show(report: IngestReport, as_json: bool) -> None:
+    if as_json:
+        write_json(dataclasses.asdict(report))
+        return
+    parts = [
+        f"{getattr(report, name):,} {name}"
+        for name in ("embedded", "unchanged", "failed", "unsupported", "pending")
+        if getattr(report, name) or name == "embedded"
+    ]
+    if report.new_failures:
+        parts = [f"{part} ({report.new_failures:,} new)" if part.endswith(" failed") else part for part in parts]
+    sys.stdout.write(f"{report.found:,} found under {report.model}: {', '.join(parts)}\n")
+    if report.calls:
+        retries = f" and {report.retries:,} retries" if report.retries else ""
+        speed = report.calls / max(report.seconds, 0.001)
+        sys.stdout.write(f"{report.calls:,} calls{retries} in {report.seconds:.1f} s ({speed:.1f}/s)\n")

@@ -1,0 +1,112 @@
+"""`lookalike status`, `failures`, `models` and `doctor`: what is stored, and whether all is well."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from lookalike.cli.output import JsonOption, open_library, out, printable, settings, short_place, write_json
+from lookalike.config import DEFAULT_MODEL, Settings
+from lookalike.embedders import open_embedder
+from lookalike.errors import LookalikeError
+from lookalike.store.diagnosis import Finding, diagnose
+from lookalike.types import ModelStatus
+
+models = typer.Typer(no_args_is_help=True, help="The models that pictures are embedded under.")
+
+_MARKS = {"ok": "[green]✓[/]", "warn": "[yellow]![/]", "fail": "[red]✗[/]"}
+
+
+def status(as_json: JsonOption = False) -> None:
+    """Show what is stored and how far each model has come."""
+    with open_library() as images:
+        found = images.status()
+    if as_json:
+        write_json(dataclasses.asdict(found))
+        return
+    out.print(f"{found.images:,} images in {found.files:,} files", end="\n\n")
+    out.print(_models_table(found.models), soft_wrap=not out.is_terminal)
+    if found.failures:
+        out.print()
+        for code, number in found.failures.items():
+            out.print(f"{number:>8,} failed: {escape(code)}")
+    out.print(f"\n{escape(found.database)}", style="dim", soft_wrap=True)
+
+
+def failures(as_json: JsonOption = False) -> None:
+    """List every file that could not be done, and why; the latest first."""
+    with open_library() as images:
+        found = images.failures()
+    if as_json:
+        write_json({"failures": [dataclasses.asdict(failure) for failure in found]})
+        return
+    for failure in found:
+        again = f"tried {failure.attempts} times" if failure.attempts > 1 else ""
+        later = "will be tried again" if failure.retryable else ""
+        notes = "; ".join(note for note in (again, later) if note)
+        sys.stdout.write(f"{short_place(failure.uri)}\n    {failure.code}: {printable(failure.message)}")
+        sys.stdout.write(f" ({notes})\n" if notes else "\n")
+    if not found:
+        out.print("Nothing has failed.")
+
+
+@models.command("list")
+def list_models(as_json: JsonOption = False) -> None:
+    """List the models in use: their state, their view for SQL, and how many images they hold."""
+    with open_library() as images:
+        found = images.status().models
+    if as_json:
+        write_json({"models": [dataclasses.asdict(model) for model in found]})
+    elif found:
+        out.print(_models_table(found))
+    else:
+        out.print("No model has been used yet. Begin with: lookalike ingest FOLDER")
+
+
+def doctor(as_json: JsonOption = False) -> None:
+    """Check database, extension, tables, indexes and settings, and say what to do about what is amiss."""
+    given = settings()
+    findings = [*diagnose(given), *_service(given)]
+    if as_json:
+        write_json({"findings": [dataclasses.asdict(finding) for finding in findings]})
+    else:
+        for finding in findings:
+            out.print(f"{_MARKS[finding.level]} [bold]{finding.subject}[/]: {escape(finding.detail)}", soft_wrap=True)
+            if finding.remedy:
+                out.print(f"    {escape(finding.remedy)}", soft_wrap=True)
+    if any(finding.level == "fail" for finding in findings):
+        raise typer.Exit(2)
+
+
+def _service(given: Settings) -> list[Finding]:
+    """Whether the model's embedder can be opened; the service itself is not called, as that might be billed."""
+    try:
+        with open_library() as images:
+            name = images.model_name()
+    except LookalikeError:
+        name = given.model or DEFAULT_MODEL
+    try:
+        open_embedder(name, given).close()
+    except LookalikeError as error:
+        return [Finding("warn", "service", f"{name} cannot embed anything new yet.", str(error))]
+    return [Finding("ok", "service", f"{name} has the settings that it needs (it was not called).")]
+
+
+def _models_table(found: Sequence[ModelStatus]) -> Table:
+    table = Table(box=None)
+    table.add_column("model", overflow="fold")
+    table.add_column("state")
+    for name in ("embedded", "pending", "failed"):
+        table.add_column(name, justify="right")
+    table.add_column("view in SQL", overflow="fold")
+    for model in found:
+        view = f"lookalike.{model.view}" if model.view else ""
+        table.add_row(
+            *(model.model, model.state, f"{model.embedded:,}", f"{model.pending:,}", f"{model.failed:,}", view)
+        )
+    return table

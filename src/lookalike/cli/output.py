@@ -1,0 +1,95 @@
+"""What commands share in talking to people and to programs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+from uuid import UUID
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from lookalike.config import Settings, read_environment
+from lookalike.lookalike import Lookalike
+from lookalike.types import Hit, path_of
+
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="NAME",
+        help="Model to use, e.g. azure-vision/2023-04-15 or local/classic-1. "
+        "By default LOOKALIKE_MODEL, else the active model.",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")]
+
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = Console(highlight=False)
+
+
+def say(message: str) -> None:
+    """Tell a person something, on stderr."""
+    err.print(Text(printable(message)))
+
+
+def settings() -> Settings:
+    """The settings of this command: the environment over the ``.env`` of the working directory."""
+    return Settings.from_environment(read_environment())
+
+
+def open_library() -> Lookalike:
+    """The library that the settings name."""
+    return Lookalike.open(settings(), announce=say)
+
+
+def write_json(document: Mapping[str, Any]) -> None:
+    """One JSON document on stdout."""
+    sys.stdout.write(json.dumps(document, default=_plain, indent=2) + "\n")
+
+
+def hit_document(hit: Hit) -> dict[str, Any]:
+    """A hit as the JSON output shows it."""
+    return {
+        "image_id": hit.image_id,
+        "uri": hit.uri,
+        "path": hit.path,
+        "similarity": hit.similarity,
+        "key": hit.key,
+        "metadata": hit.metadata,
+        "files": [dataclasses.asdict(file) for file in hit.files],
+    }
+
+
+def short_place(uri: str) -> str:
+    """A URI as a person likes to read it: a path where it is one, relative where that is shorter."""
+    path = path_of(uri)
+    if path is None:
+        return uri
+    try:
+        return printable(os.fspath(path.relative_to(Path.cwd())))
+    except ValueError:
+        return printable(os.fspath(path))
+
+
+def printable(text: str) -> str:
+    """Text without what a terminal would obey or cannot show."""
+    shown = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return "".join(character if character.isprintable() or character == "\n" else "�" for character in shown)
+
+
+def _plain(value: object) -> object:
+    match value:
+        case UUID() | Path():
+            return str(value)
+        case datetime():
+            return value.isoformat()
+    raise TypeError(f"{type(value).__name__} has no JSON form")

@@ -1,0 +1,94 @@
+"""What is amiss with a database, and what to do about it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import psycopg
+
+from lookalike.config import Settings
+from lookalike.errors import LookalikeError
+from lookalike.store import schema
+from lookalike.store.database import Database
+from lookalike.store.models import models
+
+_SCARCE_BYTES = 2 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at: all right, worth knowing, or in the way; and the remedy."""
+
+    level: Literal["ok", "warn", "fail"]
+    subject: str
+    detail: str
+    remedy: str = ""
+
+
+def diagnose(settings: Settings) -> list[Finding]:
+    """Look at the server, the extension, the tables, the database's defaults and every index."""
+    try:
+        with Database.open(settings, checked=False) as database, database.transaction() as connection:
+            return [
+                Finding("ok", "database", f"{database.place}, {_server_version(connection)}"),
+                *_tables(connection),
+                *_disk(settings),
+            ]
+    except LookalikeError as error:
+        return [Finding("fail", "database", "cannot be used.", str(error))]
+
+
+def _tables(connection: psycopg.Connection) -> Iterator[Finding]:
+    try:
+        schema.check(connection)
+    except LookalikeError as error:
+        yield Finding("fail", "tables", "are not ready.", str(error))
+        return
+    version, where = schema.extension(connection) or ("?", "?")
+    yield Finding("ok", "pgvector", f"{version} in schema {where}")
+    yield Finding("ok", "tables", f"at revision {schema.HEAD}")
+    yield _plain_sql(connection)
+    for stored in models(connection):
+        subject = f"index of {stored.model.name}"
+        if stored.index_ready:
+            yield Finding("ok", subject, stored.index)
+        else:
+            yield Finding(
+                "fail",
+                subject,
+                "is missing or invalid; searches compare every vector.",
+                f"Run: drop index if exists lookalike.{stored.index}; create index {stored.index} on "
+                f"lookalike.{stored.partition} using hnsw (embedding {where}.halfvec_cosine_ops);",
+            )
+
+
+def _plain_sql(connection: psycopg.Connection) -> Finding:
+    value = schema.iterative_scan(connection)
+    if value in ("strict_order", "relaxed_order"):
+        return Finding("ok", "plain SQL", f"hnsw.iterative_scan = {value}: LIMIT gives as many rows as exist")
+    return Finding(
+        "warn",
+        "plain SQL",
+        f"hnsw.iterative_scan is {value or 'not set'}: ORDER BY … LIMIT in plain SQL may give too few rows. "
+        "Searches of the library and the command line are not affected.",
+        f"As the owner, run: alter database \"{connection.info.dbname}\" set hnsw.iterative_scan = 'strict_order';",
+    )
+
+
+def _disk(settings: Settings) -> Iterator[Finding]:
+    if settings.database_url is not None or not settings.home.exists():
+        return
+    free = shutil.disk_usage(settings.home).free
+    detail = f"{free / (1 << 30):.1f} GiB free in {settings.home}"
+    if free < _SCARCE_BYTES:
+        yield Finding("warn", "disk", detail, "Make room, or set LOOKALIKE_HOME to a larger disk.")
+    else:
+        yield Finding("ok", "disk", detail)
+
+
+def _server_version(connection: psycopg.Connection) -> str:
+    version = connection.info.server_version
+    return f"PostgreSQL {version // 10000}.{version % 10000}"

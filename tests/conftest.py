@@ -1,0 +1,214 @@
+"""A real PostgreSQL and a real emulator for every test that wants one.
+
+One private server per test process; the tables are made once, in a template, and every test gets a clone of it, so
+that tests may commit.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import psycopg
+import pytest
+from PIL import Image, ImageDraw
+
+from lookalike import Lookalike, Settings
+from lookalike.config import Secret
+from lookalike.emulator import Emulator
+from lookalike.store.database import Database
+from lookalike.store.embedded import EmbeddedServer
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+IN_CI = bool(os.environ.get("LOOKALIKE_CI"))
+TEMPLATE = "lookalike_template"
+
+_OURS = ("LOOKALIKE_", "VISION_", "DATABASE_URL", "PG")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-expected", action="store_true", help="write the files of tests/expected anew")
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting of whoever runs the tests reaches them."""
+    for name in list(os.environ):
+        if name.startswith(_OURS) and name != "LOOKALIKE_CI":
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[EmbeddedServer]:
+    """A private PostgreSQL for this test process, quick and forgetful."""
+    home = Path(tempfile.mkdtemp(prefix="lookalike-tests-"))
+    server = EmbeddedServer(home, overrides={"fsync": "off", "shared_buffers": "256MB", "autovacuum": "off"})
+    server.start()
+    yield server
+    server.stop()
+    shutil.rmtree(home)
+
+
+@pytest.fixture(scope="session")
+def template(server: EmbeddedServer) -> str:
+    """A database with this version's tables, to be cloned."""
+    with psycopg.connect(server.dsn, autocommit=True) as connection:
+        connection.execute(f"create database {TEMPLATE}".encode())
+    with Database(server.dsn_of(TEMPLATE)) as database:
+        database.upgrade()
+    return TEMPLATE
+
+
+class MakeDatabase(Protocol):
+    """Makes a database of its own for a test; returns its DSN."""
+
+    def __call__(self, template: str | None = None) -> str: ...
+
+
+@pytest.fixture
+def make_database(server: EmbeddedServer) -> Iterator[MakeDatabase]:
+    """Databases that vanish with the test."""
+    made = []
+
+    def make(template: str | None = None) -> str:
+        name = f"t_{uuid.uuid4().hex}"
+        statement = f"create database {name}" + (f" template {template}" if template else "")
+        with psycopg.connect(server.dsn, autocommit=True) as connection:
+            connection.execute(statement.encode())
+            if template is not None:
+                # a clone carries the tables, but not the defaults that belong to the database itself
+                connection.execute(f"alter database {name} set hnsw.iterative_scan = 'strict_order'".encode())
+        made.append(name)
+        return server.dsn_of(name)
+
+    yield make
+    with psycopg.connect(server.dsn, autocommit=True) as connection:
+        for name in made:
+            connection.execute(f"drop database {name} with (force)".encode())
+
+
+@pytest.fixture
+def dsn(make_database: MakeDatabase, template: str) -> str:
+    """A database of its own, with tables."""
+    return make_database(template)
+
+
+@pytest.fixture
+def database(dsn: str) -> Iterator[Database]:
+    """A pool over a database of its own."""
+    with Database(dsn) as database:
+        yield database
+
+
+@pytest.fixture
+def emulator() -> Iterator[Emulator]:
+    """Azure AI Vision, emulated, without faults."""
+    with Emulator() as service:
+        yield service
+
+
+def settings_for(dsn: str, emulator: Emulator | None = None, model: str | None = None) -> Settings:
+    """Settings that reach a test's database and emulator, and do not wait for anybody's rate."""
+    return Settings(
+        database_url=Secret(dsn),
+        model=model,
+        vision_endpoint=emulator.url if emulator else None,
+        vision_key=Secret("emulator") if emulator else None,
+        vision_rate=5000.0,
+    )
+
+
+@pytest.fixture
+def images(dsn: str, emulator: Emulator) -> Iterator[Lookalike]:
+    """An empty library over the emulator."""
+    with Lookalike.open(settings_for(dsn, emulator)) as library:
+        yield library
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder of twenty small pictures, no two alike."""
+    folder = tmp_path / "photos"
+    draw_pictures(folder, 20)
+    return folder
+
+
+def draw_pictures(folder: Path, count: int, *, seed: int = 0) -> list[Path]:
+    """Draw `count` small JPEGs, no two alike, into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(seed)
+    paths = []
+    for number in range(count):
+        colours = [tuple(int(value) for value in random.integers(0, 256, 3)) for _ in range(4)]
+        image = Image.new("RGB", (96, 72), colours[0])
+        draw = ImageDraw.Draw(image)
+        for colour in colours[1:]:
+            x, y, width, height = (int(value) for value in random.integers(5, 60, 4))
+            draw.rectangle((x, y, x + width, y + height), fill=colour)
+        path = folder / f"picture-{seed}-{number:03}.jpg"
+        image.save(path, quality=85)
+        paths.append(path)
+    return paths
+
+
+@pytest.fixture
+def real() -> Path:
+    """The real photos and their real vectors, which lie outside the repository."""
+    folder = REPOSITORY.parent / "shared" / "real"
+    if not (folder / "images").is_dir():
+        pytest.skip("the real photos are not here: ../shared/real")
+    return folder
+
+
+class RunCommand(Protocol):
+    """Runs ``lookalike`` with arguments; extra variables go to its environment."""
+
+    def __call__(self, *arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]: ...
+
+
+def command_environment(**variables: str) -> dict[str, str]:
+    """The environment of a command: this one's, without anybody's settings."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
+    return {**kept, "COLUMNS": "80", **variables}
+
+
+@pytest.fixture
+def run(dsn: str, tmp_path: Path) -> RunCommand:
+    """The command line, as a process of its own, over the test's database."""
+
+    def run(*arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
+        environment = {"LOOKALIKE_DATABASE_URL": dsn, "VISION_RATE": "5000", **variables}
+        return subprocess.run(
+            [sys.executable, "-m", "lookalike", *map(str, arguments)],
+            env=command_environment(**environment),
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture
+def eventually() -> Callable[[Callable[[], bool]], None]:
+    """Waits until something is so, or fails."""
+    import time
+
+    def wait(condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 20
+        while not condition():
+            assert time.monotonic() < deadline, "it did not come to pass within 20 seconds"
+            time.sleep(0.02)
+
+    return wait
