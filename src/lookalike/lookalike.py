@@ -12,7 +12,7 @@ from typing import Self
 from lookalike.config import DEFAULT_MODEL, Settings
 from lookalike.embedders import Embedder, open_embedder
 from lookalike.embedders.http import INTERACTIVE
-from lookalike.ingest import ingest
+from lookalike.ingest import check_sources, ingest
 from lookalike.search import ImageQuery, Query, Searcher
 from lookalike.store import reading
 from lookalike.store.database import Database
@@ -84,11 +84,12 @@ class Lookalike:
             ServiceError: nothing more could be done with the service; its ``report`` says what was done before.
             ConfigurationError, DatabaseError: nothing was begun.
         """
+        names = check_sources(sources)
         stop = stop or threading.Event()
         embedder = open_embedder(self.model_name(model), self._settings, rate=rate, stop=stop)
         try:
             self._tell_notice(embedder)
-            return ingest(self._database, embedder, sources, stop=stop, concurrency=concurrency, progress=progress)
+            return ingest(self._database, embedder, names, stop=stop, concurrency=concurrency, progress=progress)
         finally:
             embedder.close()
 
@@ -165,7 +166,7 @@ class Lookalike:
         return reading.failures(self._database)
 
     def model_name(self, model: str | None = None) -> str:
-        """The model that a call uses: the one named, else ``LOOKALIKE_MODEL``, else the active one, else the default."""
+        """The model that a call uses: the one named, ``LOOKALIKE_MODEL``, the active one or the default, in that order."""
         if name := model or self._settings.model:
             return Model(name).name
         stored = reading.model_to_search(self._database, None)

@@ -30,7 +30,7 @@ def status(as_json: JsonOption = False) -> None:
         write_json(dataclasses.asdict(found))
         return
     out.print(f"{found.images:,} images in {found.files:,} files", end="\n\n")
-    out.print(_models_table(found.models), soft_wrap=not out.is_terminal)
+    out.print(_table(found.models, "model", "state", "embedded", "pending", "failed"))
     if found.failures:
         out.print()
         for code, number in found.failures.items():
@@ -63,7 +63,8 @@ def list_models(as_json: JsonOption = False) -> None:
     if as_json:
         write_json({"models": [dataclasses.asdict(model) for model in found]})
     elif found:
-        out.print(_models_table(found))
+        out.print(_table(found, "model", "state", "dimensions", "embedded", "view"))
+        out.print("\nViews lie in the schema lookalike.", style="dim")
     else:
         out.print("No model has been used yet. Begin with: lookalike ingest FOLDER")
 
@@ -97,16 +98,12 @@ def _service(given: Settings) -> list[Finding]:
     return [Finding("ok", "service", f"{name} has the settings that it needs (it was not called).")]
 
 
-def _models_table(found: Sequence[ModelStatus]) -> Table:
+def _table(found: Sequence[ModelStatus], *columns: str) -> Table:
     table = Table(box=None)
-    table.add_column("model", overflow="fold")
-    table.add_column("state")
-    for name in ("embedded", "pending", "failed"):
-        table.add_column(name, justify="right")
-    table.add_column("view in SQL", overflow="fold")
+    for column in columns:
+        is_number = column in ("embedded", "pending", "failed", "dimensions")
+        table.add_column(column, justify="right" if is_number else "left", overflow="fold")
     for model in found:
-        view = f"lookalike.{model.view}" if model.view else ""
-        table.add_row(
-            *(model.model, model.state, f"{model.embedded:,}", f"{model.pending:,}", f"{model.failed:,}", view)
-        )
+        values = (getattr(model, column) for column in columns)
+        table.add_row(*(f"{value:,}" if isinstance(value, int) else value for value in values))
     return table

@@ -84,5 +84,6 @@ def emulator(
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, handler)
+    service.start()
     say(f"Azure AI Vision, emulated: VISION_ENDPOINT={service.url} VISION_KEY=emulator")
     service.serve()

@@ -12,27 +12,25 @@ from lookalike.ingest.sources import check_sources, walk
 from lookalike.store.database import Database
 from lookalike.types import IngestReport
 
-__all__ = ["count_files", "ingest"]
+__all__ = ["check_sources", "count_files", "ingest"]
 
 
 def ingest(
     database: Database,
     embedder: Embedder,
-    sources: Sequence[str | os.PathLike[str]],
+    sources: Sequence[str],
     *,
     stop: threading.Event,
     concurrency: int | None = None,
     progress: Callable[[IngestReport], None] | None = None,
 ) -> IngestReport:
-    """Embed every picture below `sources` that is not known yet.
+    """Embed every picture below `sources`, which `check_sources` has passed, that is not known yet.
 
     Raises:
-        SourceNotFound: nothing lies at one of the sources; nothing was done.
         ServiceError: nothing more could be done with the service; its `report` says what was done before.
         DatabaseError: PostgreSQL could not be reached; everything committed before stays.
     """
-    names = check_sources(sources)
-    return Corridor(database, embedder, stop, concurrency, progress).run(walk(names), command="ingest")
+    return Corridor(database, embedder, stop, concurrency, progress).run(walk(sources), command="ingest")
 
 
 def count_files(sources: Sequence[str | os.PathLike[str]], stop: threading.Event) -> int | None:

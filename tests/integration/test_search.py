@@ -1,0 +1,369 @@
+"""Searches, held against numpy."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from uuid import UUID
+
+import numpy as np
+import numpy.typing as npt
+import psycopg
+import pytest
+
+from lookalike import ImageNotFound, ItemError, Lookalike, ModelMismatch
+from lookalike.emulator import Emulator, expected_vector
+from lookalike.search import Query, Searcher
+from lookalike.store.database import Database
+from lookalike.store.models import add_model
+from lookalike.store.reading import model_to_search, nearest
+from lookalike.store.writing import NewFile, Place, write_files
+from lookalike.types import Content, Embedding, Model
+
+from ..conftest import draw_pictures, settings_for
+
+Matrix = npt.NDArray[np.float32]
+
+MODEL = Model("azure-vision/2023-04-15")
+
+
+def write_vectors(database: Database, vectors: Matrix, model: Model = MODEL) -> list[UUID]:
+    """Store made-up vectors under made-up digests; returns their images' ids in order."""
+    contents = [Content(np.random.default_rng(n).bytes(32), "image/jpeg", 9, 9, 9) for n in range(len(vectors))]
+    files = [
+        NewFile(Place(f"https://pictures.example/{n}.jpg"), content, Embedding(model, vector))
+        for n, (content, vector) in enumerate(zip(contents, vectors, strict=True))
+    ]
+    for start in range(0, len(files), 500):
+        write_files(database, model, files[start : start + 500])
+    return [content.image_id for content in contents]
+
+
+def clustered(count: int, seed: int = 0) -> Matrix:
+    """Vectors as photos give them: some themes, and differences within each."""
+    random = np.random.default_rng(seed)
+    themes = random.standard_normal((40, 1024))
+    found = themes[random.integers(0, 40, count)] + 0.7 * random.standard_normal((count, 1024))
+    return found.astype(np.float16).astype(np.float32)
+
+
+def by_cosine(vectors: Matrix, query: Matrix) -> npt.NDArray[np.float64]:
+    a, b = vectors.astype(np.float64), query.astype(np.float64)
+    similarities: npt.NDArray[np.float64] = a @ b / np.linalg.norm(a, axis=1) / np.linalg.norm(b)
+    return similarities
+
+
+@pytest.fixture
+def filled(images: Lookalike, photos: Path) -> Lookalike:
+    images.ingest(photos)
+    return images
+
+
+# -- what comes back -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("exact", [None, True, False])
+def test_the_nearest_are_numpys_nearest(database: Database, exact: bool | None) -> None:
+    vectors = clustered(400)
+    ids = write_vectors(database, vectors)
+    stored = model_to_search(database, MODEL.name)
+    assert stored is not None
+    for number in range(0, 400, 40):
+        similarities = by_cosine(vectors, vectors[number])
+        expected = np.argsort(-similarities, kind="stable")[:10]
+        found = nearest(database, stored, vectors[number], limit=10, exact=exact)
+        assert [hit.image_id for hit in found.hits] == [ids[n] for n in expected]
+        np.testing.assert_allclose([hit.similarity for hit in found.hits], similarities[expected], atol=5e-4)
+        assert found.exact is (exact is not False)
+        assert found.index == ("embeddings_1_hnsw" if exact is False else None)
+
+
+@pytest.mark.parametrize("limit", [1, 41, 150, 399, 400, 2000])
+def test_as_many_come_back_as_exist(database: Database, limit: int) -> None:
+    write_vectors(database, clustered(400))
+    stored = model_to_search(database, None)
+    assert stored is not None
+    found = nearest(database, stored, clustered(1, seed=5)[0], limit=limit, exact=False)
+    assert len(found.hits) == min(limit, 400)
+    similarities = [hit.similarity for hit in found.hits]
+    assert similarities == sorted(similarities, reverse=True)
+
+
+def test_a_large_library_is_searched_by_its_index(database: Database) -> None:
+    vectors = clustered(3000)
+    ids = write_vectors(database, vectors)
+    stored = model_to_search(database, None)
+    assert stored is not None
+    with database.transaction() as connection:
+        before = connection.execute(
+            "select idx_scan from pg_stat_user_indexes where indexrelname = 'embeddings_1_hnsw'"
+        )
+        scans = before.fetchone()
+    hits = recalled = 0
+    noise = np.random.default_rng(7).standard_normal((30, 1024)).astype(np.float32)
+    for query in vectors[::100] + 0.5 * noise:
+        found = nearest(database, stored, query, limit=10)
+        assert not found.exact
+        assert found.index == stored.index
+        expected = {ids[n] for n in np.argsort(-by_cosine(vectors, query))[:10]}
+        recalled += len(expected & {hit.image_id for hit in found.hits})
+        hits += 10
+    assert recalled / hits >= 0.95
+    with database.transaction() as connection:
+        connection.execute("select pg_stat_force_next_flush()")
+    with database.transaction() as connection:
+        after = connection.execute("select idx_scan from pg_stat_user_indexes where indexrelname = 'embeddings_1_hnsw'")
+        assert after.fetchone() != scans
+
+
+def test_a_missing_index_means_an_exact_search(database: Database) -> None:
+    vectors = clustered(50)
+    write_vectors(database, vectors)
+    with database.transaction() as connection:
+        connection.execute("drop index lookalike.embeddings_1_hnsw")
+    stored = model_to_search(database, None)
+    assert stored is not None
+    found = nearest(database, stored, vectors[0], limit=5, exact=False)
+    assert (found.exact, found.index, len(found.hits)) == (True, None, 5)
+
+
+def test_the_scan_options_of_a_search_do_not_stay(database: Database) -> None:
+    write_vectors(database, clustered(50))
+    stored = model_to_search(database, None)
+    assert stored is not None
+    nearest(database, stored, clustered(1)[0], limit=5, exact=False)
+    with database.transaction() as connection:
+        shown = [
+            connection.execute(f"show {name}".encode()).fetchone()
+            for name in ("hnsw.ef_search", "hnsw.iterative_scan", "enable_seqscan")
+        ]
+    assert shown == [("40",), ("strict_order",), ("on",)]
+
+
+def test_equal_distances_come_in_the_order_of_their_ids(database: Database) -> None:
+    one = clustered(1)[0]
+    ids = write_vectors(database, np.stack([one] * 20))
+    stored = model_to_search(database, None)
+    assert stored is not None
+    found = nearest(database, stored, one, limit=20, exact=True)
+    assert [hit.image_id for hit in found.hits] == sorted(ids)
+
+
+def test_a_model_of_fewer_numbers_is_padded(database: Database) -> None:
+    small = Model("test/small", 256)
+    random = np.random.default_rng(3).standard_normal((20, 256)).astype(np.float32)
+    ids = write_vectors(database, random, small)
+    stored = model_to_search(database, "test/small")
+    assert stored is not None
+    assert stored.model.dimensions == 256
+    found = nearest(database, stored, random[3], limit=5)
+    expected = np.argsort(-by_cosine(random, random[3]))[:5]
+    assert [hit.image_id for hit in found.hits] == [ids[n] for n in expected]
+
+
+def test_a_model_whose_length_changed_is_refused(database: Database) -> None:
+    with database.transaction() as connection:
+        add_model(connection, Model("test/small", 256))
+    with database.transaction() as connection, pytest.raises(ModelMismatch, match="other dimensions"):
+        add_model(connection, Model("test/small", 512))
+
+
+# -- what one can search with ----------------------------------------------------------------------------------------
+
+
+def test_every_form_of_a_stored_picture_finds_the_same_for_nothing(
+    filled: Lookalike, emulator: Emulator, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = sorted(photos.iterdir())[3]
+    before = emulator.stats()["billed"]
+    by_path = filled.similar(path)
+    itself = filled.similar(path, include_self=True)[0]
+    monkeypatch.chdir(photos)
+    others = [
+        filled.similar(path.name),
+        filled.similar(str(path)),
+        filled.similar(path.read_bytes()),
+        filled.similar(path.as_uri()),
+        filled.similar(itself.image_id),
+        filled.similar(str(itself.image_id)),
+        filled.search(image=path),
+    ]
+    path.unlink()
+    others.append(filled.similar(path))
+
+    assert itself.path == path
+    assert itself.similarity == pytest.approx(1.0, abs=1e-6)
+    assert all(hit.image_id != itself.image_id for hit in by_path)
+    assert len(by_path) == 10
+    for other in others:
+        assert [hit.image_id for hit in other] == [hit.image_id for hit in by_path]
+    assert emulator.stats()["billed"] == before
+
+
+def test_a_new_picture_is_sent_once(filled: Lookalike, emulator: Emulator, tmp_path: Path) -> None:
+    (fresh,) = draw_pictures(tmp_path / "fresh", 1, seed=9)
+    first, second = filled.similar(fresh), filled.similar(fresh.read_bytes())
+    assert [hit.image_id for hit in first] == [hit.image_id for hit in second]
+    assert emulator.stats()["billed"] == 21
+    assert filled.status().images == 20
+
+
+def test_a_text_is_sent_once(filled: Lookalike, emulator: Emulator) -> None:
+    first = filled.search("a blue house")
+    again = filled.search("  a blue\thouse ")
+    assert [hit.image_id for hit in first] == [hit.image_id for hit in again]
+    assert emulator.stats()["calls"]["vectorizeText"] == {"200": 1}
+    vector = filled.embed("a blue house").vector
+    np.testing.assert_array_equal(vector, expected_vector("a blue house", "2023-04-15").astype(np.float16))
+    assert emulator.stats()["calls"]["vectorizeText"] == {"200": 1}
+
+
+@pytest.fixture
+def web(photos: Path) -> Iterator[str]:
+    """The photos on a web server; its URL."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(photos)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_url_is_fetched_and_known_by_its_bytes(filled: Lookalike, emulator: Emulator, photos: Path, web: str) -> None:
+    path = sorted(photos.iterdir())[3]
+    found = filled.similar(f"{web}/{path.name}?sig=secret")
+    assert [hit.image_id for hit in found] == [hit.image_id for hit in filled.similar(path)]
+    assert emulator.stats()["billed"] == 20
+
+
+def test_a_url_that_is_none_is_explained_without_its_signature(filled: Lookalike, web: str) -> None:
+    for url in (f"{web}/none.jpg?sig=secret", "http://127.0.0.1:1/x.jpg?sig=secret", "https://?sig=secret"):
+        with pytest.raises(ImageNotFound) as caught:
+            filled.similar(url)
+        assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("missing", ["no-such-file.jpg", str(UUID(int=7)), UUID(int=7), "file:///no/such.jpg"])
+def test_what_is_not_there_is_explained(filled: Lookalike, missing: str | UUID) -> None:
+    with pytest.raises(ImageNotFound, match="There is no"):
+        filled.similar(missing)
+
+
+def test_a_bad_query_picture_is_refused_before_a_call(filled: Lookalike, emulator: Emulator, tmp_path: Path) -> None:
+    (tmp_path / "bad.jpg").write_text("no picture")
+    with pytest.raises(ItemError, match="no picture"):
+        filled.similar(tmp_path / "bad.jpg")
+    assert emulator.stats()["billed"] == 20
+
+
+def test_a_text_that_is_too_long_is_refused_before_a_call(filled: Lookalike, emulator: Emulator) -> None:
+    with pytest.raises(ItemError, match="70"):
+        filled.search("word " * 71)
+    assert "vectorizeText" not in [name for name, n in emulator.stats()["calls"].items() if n]
+
+
+def test_searching_before_anything_is_embedded_costs_nothing(images: Lookalike, emulator: Emulator) -> None:
+    with pytest.raises(ImageNotFound, match="lookalike ingest"):
+        images.search("a blue house")
+    assert emulator.stats()["billed"] == 0
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_a_limit_below_one_is_refused(filled: Lookalike, limit: int) -> None:
+    with pytest.raises(ValueError, match="limit"):
+        filled.search("a blue house", limit=limit)
+
+
+def test_either_a_text_or_an_image(filled: Lookalike) -> None:
+    with pytest.raises(ValueError, match="either"):
+        filled.search()
+    with pytest.raises(ValueError, match="either"):
+        filled.search("text", image=b"image")
+
+
+# -- models ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_search_sees_its_own_model_only(dsn: str, emulator: Emulator, photos: Path) -> None:
+    with Lookalike.open(settings_for(dsn, emulator)) as images:
+        images.ingest(photos, model="azure-vision/2022-04-11")
+        some = sorted(photos.iterdir())[:5]
+        images.ingest(*some, model="azure-vision/2023-04-15")
+
+        assert images.search("x").model == "azure-vision/2022-04-11"
+        assert len(images.search("x", limit=50)) == 20
+        found = images.search("x", limit=50, model="azure-vision/2023-04-15")
+        assert {hit.path for hit in found} == set(some)
+        missing = next(hit.image_id for hit in images.search("x", limit=50) if hit.path not in some)
+        with pytest.raises(ImageNotFound, match=r"no embedding under azure-vision/2023-04-15"):
+            images.similar(missing, model="azure-vision/2023-04-15")
+
+
+def test_a_vector_of_another_model_is_refused_before_any_sql(database: Database) -> None:
+    write_vectors(database, clustered(5))
+    stored = model_to_search(database, None)
+    query = Query("x", Embedding(Model("azure-vision/2022-04-11"), clustered(1)[0]))
+
+    def no_embedder() -> object:
+        raise AssertionError
+
+    searcher = Searcher(database, MODEL.name, stored, no_embedder)  # type: ignore[arg-type]
+    with pytest.raises(ModelMismatch) as caught:
+        searcher.search(query, limit=1, exact=None)
+    assert (caught.value.expected, caught.value.found) == (MODEL.name, "azure-vision/2022-04-11")
+
+
+def test_similarity_of_texts_and_pictures(filled: Lookalike, photos: Path) -> None:
+    path = sorted(photos.iterdir())[0]
+    assert filled.similarity(path, path) == pytest.approx(1)
+    a, b = filled.embed("a blue house"), filled.embed(path)
+    expected = float(by_cosine(a.vector[None], b.vector)[0])
+    assert filled.similarity("a blue house", str(path)) == pytest.approx(expected, abs=1e-6)
+    assert (a.vector.dtype, a.vector.shape, a.model) == (np.float32, (1024,), MODEL)
+
+
+def test_two_embeddings_of_two_models_are_not_compared() -> None:
+    a = Embedding(Model("a/1"), clustered(1)[0])
+    with pytest.raises(ModelMismatch):
+        a.similarity(Embedding(Model("a/2"), a.vector))
+
+
+def test_many_threads_share_one_library(filled: Lookalike, photos: Path) -> None:
+    paths = sorted(photos.iterdir())
+    alone = [[hit.image_id for hit in filled.similar(path)] for path in paths]
+    together: dict[int, list[UUID]] = {}
+
+    def look(number: int) -> None:
+        together[number] = [hit.image_id for hit in filled.similar(paths[number])]
+
+    threads = [threading.Thread(target=look, args=(number,)) for number in range(len(paths))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [together[number] for number in range(len(paths))] == alone
+
+
+@pytest.mark.usefixtures("filled")
+def test_a_reader_without_the_right_to_write_can_still_search(dsn: str, emulator: Emulator) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        role = f"reader_{connection.info.dbname}"
+        connection.execute(f"create role {role} login".encode())
+        connection.execute(f"grant usage on schema lookalike to {role}".encode())
+        connection.execute(f"grant select on all tables in schema lookalike to {role}".encode())
+    try:
+        with Lookalike.open(settings_for(f"{dsn} user={role}", emulator)) as images:
+            assert len(images.search("a blue house")) == 10
+    finally:
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            connection.execute(f"drop owned by {role}".encode())
+            connection.execute(f"drop role {role}".encode())
