@@ -323,8 +323,8 @@ def test_the_emulator_by_command(tmp_path: Path, photos: Path, run: RunCommand) 
         text=True,
         cwd=tmp_path,
     )
+    assert process.stderr is not None
     try:
-        assert process.stderr is not None
         line = process.stderr.readline()
         match = re.search(r"VISION_ENDPOINT=(http://127\.0\.0\.1:\d+/) VISION_KEY=emulator", line)
         assert match, line
@@ -332,10 +332,9 @@ def test_the_emulator_by_command(tmp_path: Path, photos: Path, run: RunCommand) 
         assert report["embedded"] == 20
     finally:
         process.terminate()
-        rest = process.stderr.read() if process.stderr else ""
+        rest = process.stderr.read()
         assert process.wait(timeout=10) == 0, rest
-        if process.stderr:
-            process.stderr.close()
+        process.stderr.close()
     assert "Traceback" not in rest
 
 

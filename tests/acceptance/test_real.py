@@ -56,7 +56,7 @@ def test_the_real_photos_end_to_end(dsn: str, real: Path, recordings: Path) -> N
         assert emulator.stats()["billed"] == 149
 
         with psycopg.connect(dsn) as connection:
-            stored = dict(
+            stored: dict[str, str] = dict(
                 connection.execute(
                     "select f.uri, e.embedding::text from lookalike.azure_vision_2022_04_11 e"
                     " join lookalike.files f using (image_id)"

@@ -6,8 +6,6 @@ from importlib import resources
 from pathlib import Path
 
 import psycopg
-from alembic import command
-from alembic.config import Config
 from psycopg import sql
 from sqlalchemy import Connection
 
@@ -37,6 +35,10 @@ def upgrade(connection: Connection) -> None:
         UnsupportedDatabase: PostgreSQL or pgvector is missing or too old.
         SchemaOutOfDate: the database is ahead of this version of Lookalike.
     """
+    # not needed by `check`, which every start runs through
+    from alembic import command
+    from alembic.config import Config
+
     driver = connection.connection.driver_connection
     assert isinstance(driver, psycopg.Connection)
     driver.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", [_UPGRADE_LOCK])
