@@ -12,7 +12,7 @@ from lookalike.cli.contact_sheet import write_contact_sheet
 from lookalike.cli.output import out, say, settings
 from lookalike.cli.progress import show_progress, stop_on_signal
 from lookalike.cli.sample_pictures import draw_samples
-from lookalike.cli.search import hits_table
+from lookalike.cli.search import print_hits
 from lookalike.config import Settings, read_environment
 from lookalike.errors import ImageNotFound
 from lookalike.lookalike import Lookalike
@@ -60,7 +60,7 @@ def _show(folder: Path | None, home: Path) -> None:
         start = images.search("green forest", limit=1)[0]
         by_image = images.similar(start.image_id, limit=8)
     for result in (by_text, by_image):
-        out.print(hits_table(result))
+        print_hits(result)
         out.print()
     sheet = write_contact_sheet(
         home / "contact-sheet.html", [(_TEXT, None, by_text), ("More like this one", start, by_image)]

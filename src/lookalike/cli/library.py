@@ -63,7 +63,7 @@ def list_models(as_json: JsonOption = False) -> None:
     if as_json:
         write_json({"models": [dataclasses.asdict(model) for model in found]})
     elif found:
-        out.print(_table(found, "model", "state", "dimensions", "embedded", "view"))
+        out.print(_table(found, "model", "state", "embedded", "view"))
         out.print("\nViews lie in the schema lookalike.", style="dim")
     else:
         out.print("No model has been used yet. Begin with: lookalike ingest FOLDER")
@@ -77,7 +77,7 @@ def doctor(as_json: JsonOption = False) -> None:
         write_json({"findings": [dataclasses.asdict(finding) for finding in findings]})
     else:
         for finding in findings:
-            out.print(f"{_MARKS[finding.level]} [bold]{finding.subject}[/]: {escape(finding.detail)}", soft_wrap=True)
+            out.print(f"{_MARKS[finding.level]} [bold]{finding.subject}[/]: {escape(finding.detail)}")
             if finding.remedy:
                 out.print(f"    {escape(finding.remedy)}", soft_wrap=True)
     if any(finding.level == "fail" for finding in findings):
@@ -101,7 +101,7 @@ def _service(given: Settings) -> list[Finding]:
 def _table(found: Sequence[ModelStatus], *columns: str) -> Table:
     table = Table(box=None)
     for column in columns:
-        is_number = column in ("embedded", "pending", "failed", "dimensions")
+        is_number = column in ("embedded", "pending", "failed")
         table.add_column(column, justify="right" if is_number else "left", overflow="fold")
     for model in found:
         values = (getattr(model, column) for column in columns)

@@ -15,6 +15,7 @@ from lookalike.cli.output import (
     hit_document,
     open_library,
     out,
+    printable,
     short_place,
     write_json,
 )
@@ -102,22 +103,22 @@ def _show(result: Result, as_json: bool) -> None:
             }
         )
     elif out.is_terminal:
-        out.print(hits_table(result))
+        print_hits(result)
     else:
         for hit in result:
             sys.stdout.write(f"{hit.similarity:.4f}\t{short_place(hit.uri)}\n")
 
 
-def hits_table(result: Result) -> Table:
-    """The hits of a search for a terminal."""
-    how = "every vector compared" if result.exact else f"index {result.index}, ef_search {result.ef_search}"
-    table = Table(
-        title=f"{escape(result.query)}", caption=f"{result.model} · {how} · {result.seconds * 1000:.0f} ms", box=None
-    )
+def print_hits(result: Result) -> None:
+    """Show the hits of a search to a person."""
+    table = Table(box=None, pad_edge=False)
     table.add_column("#", justify="right", style="dim")
     table.add_column("similarity", justify="right")
     table.add_column("picture", overflow="fold")
     for rank, hit in enumerate(result, start=1):
         more = f"  (+{len(hit.files) - 1} more)" if len(hit.files) > 1 else ""
         table.add_row(str(rank), f"{hit.similarity:.4f}", escape(short_place(hit.uri)) + more)
-    return table
+    how = "every vector compared" if result.exact else f"index {result.index}, ef_search {result.ef_search}"
+    out.print(escape(printable(result.query)), style="bold", soft_wrap=True)
+    out.print(table)
+    out.print(f"{result.model}, {how}, {result.seconds * 1000:.0f} ms", style="dim")
