@@ -229,8 +229,17 @@ def test_threads_together_keep_the_rate() -> None:
     for thread in threads:
         thread.join()
     # 72 turns: 40 that were saved up, 32 at 40 a second
-    assert max(times) - began == pytest.approx(0.8, abs=0.15)
+    assert max(times) - began >= 0.79
     assert sum(at - began < 0.5 for at in times) <= 40 + 0.5 * 40 + 1
+
+
+def queue_up(bucket: TokenBucket, call: Callable[..., None], *arguments: object) -> threading.Thread:
+    """A thread that has got its place in the queue when this returns."""
+    before, thread = bucket._next, threading.Thread(target=call, args=arguments)
+    thread.start()
+    while bucket._next == before:
+        time.sleep(0.001)
+    return thread
 
 
 def test_turns_come_in_the_order_in_which_they_were_asked_for() -> None:
@@ -242,10 +251,7 @@ def test_turns_come_in_the_order_in_which_they_were_asked_for() -> None:
         bucket.wait_for_turn(30, math.inf)
         order.append(number)
 
-    threads = [threading.Thread(target=call, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-        time.sleep(0.005)
+    threads = [queue_up(bucket, call, number) for number in range(8)]
     for thread in threads:
         thread.join()
     assert order == list(range(8))
@@ -268,17 +274,14 @@ def test_a_pause_costs_nobody_their_place_in_the_queue() -> None:
     bucket, order = TokenBucket(), list[str]()
     bucket.wait_for_turn(20, math.inf)
 
-    def call(name: str, rate: float) -> None:
-        bucket.wait_for_turn(rate, math.inf)
+    def call(name: str) -> None:
+        bucket.wait_for_turn(20, math.inf)
         order.append(name)
 
     bucket.pause(time.monotonic() + 0.05)
-    first = threading.Thread(target=call, args=("first", 20))
-    first.start()
-    time.sleep(0.01)
+    first = queue_up(bucket, call, "first")
     bucket.pause(time.monotonic() + 0.2)
-    second = threading.Thread(target=call, args=("second", 20))
-    second.start()
+    second = queue_up(bucket, call, "second")
     first.join()
     second.join()
     assert order == ["first", "second"]
@@ -302,9 +305,7 @@ def test_a_pause_that_grows_beyond_the_deadline_sends_those_who_wait_away() -> N
         if not bucket.wait_for_turn(10, time.monotonic() + 1):
             turned_away.set()
 
-    thread = threading.Thread(target=call)
-    thread.start()
-    time.sleep(0.02)
+    thread = queue_up(bucket, call)
     bucket.pause(time.monotonic() + HOUR)
     thread.join()
     assert turned_away.is_set()
@@ -319,10 +320,7 @@ def test_whoever_waits_for_a_turn_stops_when_told_to() -> None:
             bucket.wait_for_turn(10, math.inf, stop)
         stopped.append(time.monotonic())
 
-    threads = [threading.Thread(target=call) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    time.sleep(0.05)
+    threads = [queue_up(bucket, call) for _ in range(4)]
     stop.set()
     told = time.monotonic()
     for thread in threads:
@@ -387,6 +385,9 @@ PAID_TIER = (
         ),
         pytest.param(azure_error(429, "429", FREE_TIER, Retry_After="soon"), 40, 42, id="nonsense in the header"),
         pytest.param(azure_error(429, "429", FREE_TIER, Retry_After=http_date(-60)), 40, 42, id="a date gone by"),
+        pytest.param(
+            azure_error(429, "429", FREE_TIER, Retry_After="Feb 30 25:61 99999999999"), 40, 42, id="a wild date"
+        ),
         pytest.param(azure_error(429, "429", Retry_After="0"), 1, 1.25, id="none at all is no wait to be trusted"),
         pytest.param(SLOW_DOWN, 1, 1.25, id="no hint"),
         pytest.param(azure_error(503, "Busy", Retry_After="12"), 12, 14, id="503 with header"),
@@ -603,8 +604,8 @@ def test_what_may_pass_is_tried_again_and_named_in_the_end(
         ),
         (reply(407, b""), CredentialsRefused, "HTTPS_PROXY"),
         (reply(302, b"", Location="https://login.example.org/?token=abc"), ContractBroken, "login.example.org"),
-        (reply(308, b""), ContractBroken, "308"),
-        (reply(204, b""), ContractBroken, "204"),
+        (reply(308, b""), ContractBroken, "308: Reason, pointing to nowhere"),
+        (reply(204, b""), ContractBroken, "204: Reason.$"),
     ],
 )
 def test_what_cannot_pass_stops_the_run_at_once(
@@ -813,7 +814,7 @@ def test_secrets_stay_secret(connect: Connect, caplog: pytest.LogCaptureFixture,
         texts += [str(error), repr(error), repr(vars(error))]
     texts += [record.getMessage() for record in caplog.records] + [repr(client)]
     for text in texts:
-        assert KEY not in text.replace(repr(ECHOES), "")
+        assert KEY not in text
         assert "hush" not in text
 
 
@@ -872,8 +873,8 @@ def test_a_damaged_vector_fails_its_input_alone(vector: object, code: str) -> No
         ([True, False, True, True], MODEL.version, "no list of numbers"),
         ([[1], [2], [3], [4]], MODEL.version, "no list of numbers"),
         ({"0": 1}, MODEL.version, "no list of numbers"),
-        ([1, 2, 3, 4], "2022-04-11", "version 2022-04-11, and 2023-04-15 was asked for"),
-        ([1, 2, 3, 4], None, "version unknown, and 2023-04-15 was asked for"),
+        ([1, 2, 3, 4], "2022-04-11", "version '2022-04-11', and 2023-04-15 was asked for"),
+        ([1, 2, 3, 4], None, "version None, and 2023-04-15 was asked for"),
         (None, "2022-04-11", "2022-04-11"),
     ],
 )
