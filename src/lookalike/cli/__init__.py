@@ -59,12 +59,29 @@ def _root(
     Settings come from the environment and from a file .env in the working directory.
     Try it without any account: lookalike demo
     """
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.WARNING,
-        format="%(asctime)s %(name)s: %(message)s",
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s" if verbose else "%(message)s"))
+    if not verbose:
+        handler.addFilter(_Sparingly())
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.getLogger("lookalike").setLevel(logging.DEBUG if verbose else logging.ERROR)
+    # a service that cannot be reached is called again for minutes: nobody should sit before a silent terminal
+    logging.getLogger("lookalike.embedders").setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+class _Sparingly(logging.Filter):
+    """Lets one message through every ten seconds: many callers wait for the same reason."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._next = 0.0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether enough time has passed since the last message."""
+        if record.created < self._next:
+            return False
+        self._next = record.created + 10
+        return True
 
 
 def main() -> Never:

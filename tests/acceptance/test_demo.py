@@ -1,0 +1,108 @@
+"""The demo: everything once, from an empty home."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from lookalike.store.embedded import EmbeddedServer
+
+from ..conftest import IN_CI, command_environment, draw_pictures
+
+
+def demo(home: Path, *arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "lookalike", "demo", *map(str, arguments)],
+        env=command_environment(LOOKALIKE_HOME=str(home), **variables),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+
+
+def test_the_demo_shows_everything_once_and_again(tmp_path: Path) -> None:
+    # a database and a model of one's own stay out of it
+    variables = {"DATABASE_URL": "postgresql://127.0.0.1:1/mine", "LOOKALIKE_MODEL": "azure-vision/2023-04-15"}
+    first = demo(tmp_path, **variables)
+    assert first.returncode == 0, first.stderr
+    found = re.search(r"(\d+) files: (\d+) embedded now", first.stdout)
+    assert found
+    assert int(found[1]) == int(found[2]) >= 100
+    assert "a red sunset over the sea" in first.stdout
+    assert first.stdout.count("local/classic-1, ") == 2
+    assert "does not recognise things" in " ".join(first.stderr.split())
+    top = re.search(r"^1 +\d\.\d+ +(\S+)", first.stdout, re.MULTILINE)
+    assert top
+    assert "sunset" in top[1]
+    assert not EmbeddedServer(tmp_path / "demo").running()
+
+    again = demo(tmp_path, **variables)
+    assert again.returncode == 0, again.stderr
+    assert f"{found[1]} files: 0 embedded now, {found[1]} known already" in again.stdout
+
+    # what it says to try next works as printed
+    lines = again.stdout[again.stdout.index("Try next") :].splitlines()[1:5]
+    assert "DATABASE_URL=" in lines[0]
+    script = "\n".join([*lines, "lookalike db stop"])
+    path = str(Path(sys.executable).parent)
+    tried = subprocess.run(
+        ["bash", "-euc", script],
+        env=command_environment(**variables, PATH=f"{path}:/usr/bin:/bin"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert tried.returncode == 0, tried.stderr
+    assert "local/classic-1" in tried.stdout
+
+
+def test_the_demo_takes_ones_own_folder(tmp_path: Path) -> None:
+    draw_pictures(tmp_path / "mine", 12)
+    done = demo(tmp_path / "home", tmp_path / "mine")
+    assert done.returncode == 0, done.stderr
+    assert "12 files: 12 embedded now" in done.stdout
+    sheet = (tmp_path / "home" / "demo" / "contact-sheet.html").read_text()
+    assert sheet.count("data:image/jpeg;base64,") == 8 + 1 + 8
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty"])
+def test_a_folder_without_pictures_is_explained(tmp_path: Path, kind: str) -> None:
+    if kind == "empty":
+        (tmp_path / "mine").mkdir()
+    done = demo(tmp_path / "home", tmp_path / "mine")
+    assert done.returncode == 2
+    assert str(tmp_path / "mine") in done.stderr.replace("\n", "")
+    assert "Traceback" not in done.stderr
+
+
+def test_the_contact_sheet_in_a_browser(tmp_path: Path) -> None:
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        assert not IN_CI, "CI must have chromium"
+        pytest.skip("there is no chromium here")
+    draw_pictures(tmp_path / "mine", 12)
+    assert demo(tmp_path / "home", tmp_path / "mine").returncode == 0
+    shot = tmp_path / "shot.png"
+    subprocess.run(
+        [
+            *(chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"),
+            *("--hide-scrollbars", "--window-size=1200,1600", f"--user-data-dir={tmp_path / 'profile'}"),
+            *(f"--screenshot={shot}", (tmp_path / "home" / "demo" / "contact-sheet.html").as_uri()),
+        ],
+        check=True,
+        capture_output=True,
+        timeout=90,
+    )
+    with Image.open(shot) as image:
+        # the pictures are of many loud colours, the page around them is not
+        colours = image.convert("RGB").resize((120, 160)).getcolors(120 * 160)
+    assert colours is not None
+    assert len(colours) > 500
