@@ -84,7 +84,7 @@ class Settings:
         home = given.get("LOOKALIKE_HOME")
         return cls(
             database_url=Secret(url) if url else None,
-            home=Path(home).expanduser().absolute() if home else _default_home(given),
+            home=_home(home) if home else _default_home(given),
             home_chosen=home is not None,
             attended=any(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)),
             transaction_pooler=_transaction_pooler(given),
@@ -96,10 +96,17 @@ class Settings:
 
 
 def read_environment(dotenv: Path | None = None) -> dict[str, str]:
-    """The environment, with a ``.env`` file (by default the one in the working directory) underneath it."""
+    """The environment, with a ``.env`` file (by default the one in the working directory) underneath it.
+
+    Raises:
+        ConfigurationError: there is such a file, and it cannot be read.
+    """
     path = dotenv or Path.cwd() / ".env"
-    underneath = {name: value for name, value in dotenv_values(path).items() if value is not None}
-    return {**underneath, **os.environ}
+    try:
+        values = dotenv_values(path)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{path} cannot be read as text in UTF-8: {error}") from None
+    return {**{name: value for name, value in values.items() if value is not None}, **os.environ}
 
 
 def _libpq_dsn(given: Mapping[str, str]) -> str | None:
@@ -112,6 +119,13 @@ def _libpq_dsn(given: Mapping[str, str]) -> str | None:
         if name in given
     )
     return " ".join(f"{key}='{value}'" for key, value in quoted)
+
+
+def _home(text: str) -> Path:
+    try:
+        return Path(text).expanduser().absolute()
+    except RuntimeError:
+        raise ConfigurationError(f"LOOKALIKE_HOME is {text!r}, and there is no such user.") from None
 
 
 def _default_home(given: Mapping[str, str]) -> Path:

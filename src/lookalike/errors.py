@@ -25,7 +25,13 @@ from typing import Any
 
 
 class LookalikeError(Exception):
-    """The root of all errors that Lookalike raises on purpose."""
+    """The root of all errors that Lookalike raises on purpose.
+
+    Attributes:
+        report: the ``IngestReport`` of what was done before an ingest stopped; None outside an ingest.
+    """
+
+    report: Any = None
 
 
 class ConfigurationError(LookalikeError):
@@ -91,12 +97,10 @@ class ServiceError(LookalikeError):
 
     Attributes:
         request_id: the service's own name for the call that failed, if there was one.
-        report: the ``IngestReport`` of what was done before an ingest stopped; None outside an ingest.
     """
 
     def __init__(self, message: str, *, request_id: str | None = None) -> None:
         self.request_id = request_id
-        self.report: Any = None
         super().__init__(message)
 
 

@@ -81,15 +81,23 @@ class Lookalike:
 
         Raises:
             SourceNotFound: nothing lies at one of the sources.
-            ServiceError: nothing more could be done with the service; its ``report`` says what was done before.
-            ConfigurationError, DatabaseError: nothing was begun.
+            ConfigurationError: a setting of the service is missing; nothing was begun.
+            ServiceError, DatabaseError: nothing more could be done; ``report`` says what was done before.
         """
         names = check_sources(sources)
-        stop = stop or threading.Event()
-        embedder = open_embedder(self.model_name(model), self._settings, rate=rate, stop=stop)
+        halt = threading.Event()
+        embedder = open_embedder(self.model_name(model), self._settings, rate=rate, stop=halt)
         try:
             self._tell_notice(embedder)
-            return ingest(self._database, embedder, names, stop=stop, concurrency=concurrency, progress=progress)
+            return ingest(
+                self._database,
+                embedder,
+                names,
+                halt=halt,
+                stop=stop or threading.Event(),
+                concurrency=concurrency,
+                progress=progress,
+            )
         finally:
             embedder.close()
 
@@ -166,7 +174,7 @@ class Lookalike:
         return reading.failures(self._database)
 
     def model_name(self, model: str | None = None) -> str:
-        """The model that a call uses: the one named, ``LOOKALIKE_MODEL``, the active one or the default, in that order."""
+        """The model that a call uses: the one named, else ``LOOKALIKE_MODEL``, the active one, or the default."""
         if name := model or self._settings.model:
             return Model(name).name
         stored = reading.model_to_search(self._database, None)

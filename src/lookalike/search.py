@@ -104,6 +104,8 @@ class Searcher:
             ServiceError: the service cannot be used.
         """
         words = " ".join(text.split())
+        if not words.isprintable():
+            raise ItemError("not-text", "The text holds characters that are none.")
         digest = sha256(words.encode()).digest()
         if self.stored is not None and (known := remembered_query(self.database, self.stored, "text", digest)):
             return Query(words, known)
@@ -131,9 +133,13 @@ class Searcher:
             return self._stored_image(image_id, name)
         if urlsplit(name).scheme in ("http", "https"):
             known = image_known_as(self.database, uri=name)
-            return self._stored_image(known, name) if known else self._picture(self._fetched(name), name, name)
+            if known:
+                return self._stored_image(known, name)
+            # what follows the path may be a signature, which is for nobody to keep or see
+            place = urlsplit(name)._replace(query="", fragment="").geturl()
+            return self._picture(self._fetched(name, place), place, place)
         path = path_of(name) or Path(name)
-        if path.is_file():
+        if os.path.isfile(path):
             try:
                 return self._picture(path.read_bytes(), name, uri_of(path))
             except OSError as error:
@@ -149,7 +155,7 @@ class Searcher:
             is_image = (
                 _as_uuid(thing) is not None
                 or urlsplit(thing).scheme in ("http", "https", "file")
-                or Path(thing).is_file()
+                or os.path.isfile(thing)
             )
             return self.image(thing) if is_image else self.text(thing)
         return self.image(thing)
@@ -181,9 +187,8 @@ class Searcher:
             remember_query(self.database, "image", digest, source or f"bytes:{digest.hex()}", answer)
         return Query(words, answer, image_id)
 
-    def _fetched(self, url: str) -> bytes:
+    def _fetched(self, url: str, place: str) -> bytes:
         limit = self.embedder().limits.max_bytes
-        place = urlsplit(url)._replace(query="", fragment="").geturl()
         try:
             with requests.Session() as session:
                 session.max_redirects = _FETCH_REDIRECTS

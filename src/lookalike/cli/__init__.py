@@ -99,8 +99,8 @@ def _run() -> int:
     except (KeyboardInterrupt, typer.Abort):
         say("lookalike: interrupted")
         return 130
-    except BrokenPipeError:
-        # whoever read us has seen enough; Python would complain once more when it closes stdout
+    except (BrokenPipeError, SystemExit):
+        # Whoever read us has seen enough, which rich takes for an exit. Python would complain when it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:

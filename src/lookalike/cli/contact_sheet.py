@@ -65,13 +65,16 @@ def _figure(hit: Hit, note: str) -> str:
 
 
 def _thumbnail(hit: Hit) -> str:
-    """The picture as a small JPEG in a data URL; nothing where it has gone since it was ingested."""
-    if hit.path is None or not hit.path.is_file():
+    """The picture as a small JPEG in a data URL; nothing where it has gone or was spoilt since it was ingested."""
+    if hit.path is None:
         return ""
-    with Image.open(hit.path) as image:
-        image.draft("RGB", _THUMBNAIL)
-        small = ImageOps.exif_transpose(image).convert("RGB")
-        small.thumbnail(_THUMBNAIL)
+    try:
+        with Image.open(hit.path) as image:
+            image.draft("RGB", _THUMBNAIL)
+            small = ImageOps.exif_transpose(image).convert("RGB")
+            small.thumbnail(_THUMBNAIL)
+    except (OSError, SyntaxError, ValueError):
+        return ""
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

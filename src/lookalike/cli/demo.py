@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,7 @@ from lookalike.store.embedded import EmbeddedServer
 DEMO_MODEL = "local/classic-1"
 
 _TEXT = "a red sunset over the sea"
+_ELSEWHERE = "snow on a mountain"
 _OVERRIDING = ("LOOKALIKE_DATABASE_URL", "DATABASE_URL", "PGHOST", "PGHOSTADDR", "PGSERVICE", "PGDATABASE")
 
 
@@ -35,10 +37,8 @@ def demo(
     """
     home = settings().home / "demo"
     server = EmbeddedServer(home, announce=say)
-    try:
+    with server.borrowed():
         _show(folder, home)
-    finally:
-        server.stop()
 
 
 def _show(folder: Path | None, home: Path) -> None:
@@ -57,8 +57,8 @@ def _show(folder: Path | None, home: Path) -> None:
         if not by_text.hits:
             raise ImageNotFound(f"{folder} holds no pictures.")
         # the text's hits are a cluster of their own; a picture from elsewhere makes the better second example
-        start = images.search("green forest", limit=1)[0]
-        by_image = images.similar(start.image_id, limit=8)
+        start = images.search(_ELSEWHERE, limit=1)[0]
+        by_image = images.similar(start.path or start.image_id, limit=8)
     for result in (by_text, by_image):
         print_hits(result)
         out.print()
@@ -72,9 +72,9 @@ def _show(folder: Path | None, home: Path) -> None:
         f"  {escape(sheet.as_uri())}",
         "",
         "[bold]Try next[/]",
-        f"  export LOOKALIKE_HOME={escape(str(home))} LOOKALIKE_MODEL={DEMO_MODEL}{emptied}",
-        "  lookalike search 'snow on a mountain'",
-        f"  lookalike similar {escape(str(start.path))}",
+        f"  export LOOKALIKE_HOME={escape(shlex.quote(str(home)))} LOOKALIKE_MODEL={DEMO_MODEL}{emptied}",
+        "  lookalike search 'a dark forest'",
+        f"  lookalike similar {escape(shlex.quote(str(start.path)))}",
         "  lookalike status",
         '  psql "$(lookalike db url)" -c "select * from lookalike.library limit 3"',
         "",

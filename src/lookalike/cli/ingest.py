@@ -10,7 +10,7 @@ import typer
 
 from lookalike.cli.output import JsonOption, ModelOption, open_library, say, write_json
 from lookalike.cli.progress import show_progress, stop_on_signal
-from lookalike.errors import ServiceError
+from lookalike.errors import LookalikeError
 from lookalike.types import IngestReport
 
 
@@ -35,7 +35,7 @@ def ingest(
             report = images.ingest(
                 *sources, model=model, rate=rate, concurrency=concurrency, progress=progress, stop=stop.event
             )
-        except ServiceError as error:
+        except LookalikeError as error:
             if isinstance(error.report, IngestReport):
                 _show(error.report, as_json)
             raise

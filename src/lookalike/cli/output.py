@@ -84,7 +84,7 @@ def short_place(uri: str) -> str:
 def printable(text: str) -> str:
     """Text without what a terminal would obey or cannot show."""
     shown = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return "".join(character if character.isprintable() or character == "\n" else "�" for character in shown)
+    return "".join(character if character.isprintable() or character in "\n\t" else "�" for character in shown)
 
 
 def _plain(value: object) -> object:

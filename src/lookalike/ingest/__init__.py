@@ -20,17 +20,22 @@ def ingest(
     embedder: Embedder,
     sources: Sequence[str],
     *,
+    halt: threading.Event,
     stop: threading.Event,
     concurrency: int | None = None,
     progress: Callable[[IngestReport], None] | None = None,
 ) -> IngestReport:
     """Embed every picture below `sources`, which `check_sources` has passed, that is not known yet.
 
+    Args:
+        halt: the event that `embedder` waits with; it is set when the run ends early.
+        stop: set by the caller to end the run after what is under way.
+
     Raises:
-        ServiceError: nothing more could be done with the service; its `report` says what was done before.
-        DatabaseError: PostgreSQL could not be reached; everything committed before stays.
+        LookalikeError: nothing more could be done with the service or with the database; its `report` says what was
+            done before.
     """
-    return Corridor(database, embedder, stop, concurrency, progress).run(walk(sources), command="ingest")
+    return Corridor(database, embedder, halt, stop, concurrency, progress).run(walk(sources), command="ingest")
 
 
 def count_files(sources: Sequence[str | os.PathLike[str]], stop: threading.Event) -> int | None:

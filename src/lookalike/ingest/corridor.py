@@ -21,9 +21,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TypeVar
+from uuid import UUID
 
 from lookalike.embedders import Embedder
-from lookalike.errors import Interrupted, ItemError, LookalikeError, ServiceError
+from lookalike.errors import ConfigurationError, Interrupted, ItemError, LookalikeError
 from lookalike.ingest.prepare import Picture, prepare
 from lookalike.ingest.sources import Candidate
 from lookalike.store.database import Database
@@ -31,11 +32,13 @@ from lookalike.store.writing import (
     NewFailure,
     NewFile,
     Place,
+    Written,
     begin_run,
     end_run,
     known_contents,
     known_places,
     record_failures,
+    remove_abandoned,
     write_files,
 )
 from lookalike.types import Content, Embedding, ImageInput, IngestReport
@@ -81,62 +84,73 @@ class Corridor:
     """One run: candidates go in, a report comes out. Used once.
 
     Args:
-        stop: once set, by whomever, the run ends after what is under way, and reports.
+        halt: the event that the embedder waits with; set here as soon as nobody shall go on.
+        stop: the caller's; once set, the run ends after what is under way, and reports.
         progress: told a few times a second how far the run is, as the report would read now.
     """
 
     database: Database
     embedder: Embedder
+    halt: threading.Event
     stop: threading.Event
     concurrency: int | None = None
     progress: Callable[[IngestReport], None] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _tally: _Tally = field(default_factory=_Tally)
     _in_flight: dict[bytes, _Work] = field(default_factory=dict)
+    _abandoned: set[UUID] = field(default_factory=set)
     _error: BaseException | None = None
 
     def run(self, candidates: Iterable[Candidate], *, command: str) -> IngestReport:
         """Embed and store every candidate that is not known yet.
 
         Raises:
-            ServiceError: nothing more could be done with the service; its `report` says what was done before.
-            DatabaseError: PostgreSQL could not be reached; everything committed before stays.
+            LookalikeError: nothing more could be done with the service or with the database. What was committed before
+                stays, and the error's `report` says what that is.
         """
         run_id = begin_run(self.database, command, self.embedder.model)
         workers = self.concurrency or self.embedder.concurrency
         to_embed: queue.Queue[_Work | None] = queue.Queue(maxsize=workers)
         done: queue.Queue[_Work | NewFailure] = queue.Queue(maxsize=4 * _WRITE_BATCH)
         threads = [
-            threading.Thread(
-                target=self._guarded, args=(self._feed, candidates, to_embed, done, workers), name="lookalike-feeder"
-            ),
-            *(
-                threading.Thread(target=self._guarded, args=(self._embed, to_embed, done), name=f"lookalike-embed-{n}")
-                for n in range(workers)
-            ),
+            threading.Thread(target=self._guarded, args=(self._embed, to_embed, done), name=f"lookalike-embed-{n}")
+            for n in range(workers)
         ]
-        for thread in threads:
-            thread.start()
+        feeding = (self._feed, candidates, to_embed, done)
+        threads.append(threading.Thread(target=self._guarded, args=feeding, name="lookalike-feeder"))
         try:
-            while any(thread.is_alive() for thread in threads) or not done.empty():
-                try:
-                    self._write(_drain(done))
-                except KeyboardInterrupt as interrupt:
-                    self._fail(interrupt)
+            for thread in threads:
+                thread.start()
+        except RuntimeError as error:
+            self._fail(ConfigurationError(f"The system gives no more threads ({error}). Lower --concurrency."))
+            for _ in range(workers):
+                to_embed.put(None)  # those that the system did give may end
+        writing = True
+        while any(thread.is_alive() for thread in threads) or not done.empty():
+            try:
+                arrived = _drain(done)  # also when nothing is written any more: nobody may wait for a place in it
+                if self.stop.is_set():
+                    self.halt.set()
+                if writing:
+                    writing = False
+                    self._write(arrived)
+                    writing = True
                 if self.progress is not None:
                     self.progress(self._report())
-        except BaseException as error:
-            self._fail(error)
-        finally:
-            while any(thread.is_alive() for thread in threads):
-                _drain(done)  # nobody may be left waiting for a place in the queue
+            except BaseException as error:
+                # whatever was answered has been paid for, so only a database that refuses keeps it from being written
+                writing = writing or not isinstance(error, LookalikeError)
+                self._fail(error)
         return self._finish(run_id)
 
     def _finish(self, run_id: int) -> IngestReport:
         error = self._error
-        stopped = str(error) or type(error).__name__ if error else "interrupted" if self.stop.is_set() else None
+        stopped = str(error) or type(error).__name__ if error else "interrupted" if self.halt.is_set() else None
+        if stopped is None and self._abandoned:
+            # only now is certain that no file on its way belongs to one of them
+            remove_abandoned(self.database, sorted(self._abandoned))
         report = replace(self._report(), stopped=stopped)
-        if self.progress is not None:
+        if self.progress is not None and error is None:
             self.progress(report)
         exit_code = 2 if error else 130 if stopped else int(report.new_failures > 0)
         counts = {
@@ -150,7 +164,7 @@ class Corridor:
                 raise
             _log.warning("the end of run %d could not be noted", run_id)
         if error is not None:
-            if isinstance(error, ServiceError):
+            if isinstance(error, LookalikeError):
                 error.report = report
             raise error
         return report
@@ -162,13 +176,12 @@ class Corridor:
         candidates: Iterable[Candidate],
         to_embed: queue.Queue[_Work | None],
         done: queue.Queue[_Work | NewFailure],
-        workers: int,
     ) -> None:
         try:
             with ThreadPoolExecutor(4, thread_name_prefix="lookalike-read") as readers:
                 for batch in _batched(candidates, _WALK_BATCH):
                     for few in _batched(self._unknown(batch), _READ_BATCH):
-                        if self.stop.is_set():
+                        if self.halt.is_set():
                             return
                         self._tally.first_read = self._tally.first_read or time.monotonic()
                         pictures = []
@@ -185,10 +198,10 @@ class Corridor:
                                 to_embed.put(work)
                             else:
                                 done.put(work)
-                    if self.stop.is_set():
+                    if self.halt.is_set():
                         return
         finally:
-            for _ in range(workers):
+            for _ in range(to_embed.maxsize):  # as many as there are workers
                 to_embed.put(None)
 
     def _unknown(self, batch: list[Candidate]) -> Iterator[Candidate]:
@@ -231,7 +244,7 @@ class Corridor:
 
     def _embed(self, to_embed: queue.Queue[_Work | None], done: queue.Queue[_Work | NewFailure]) -> None:
         while (work := to_embed.get()) is not None:
-            if self.stop.is_set():
+            if self.halt.is_set():
                 continue  # stays pending, and empties the queue for the feeder
             try:
                 (work.outcome,) = self.embedder.embed_images([ImageInput(data=work.data)])
@@ -278,13 +291,16 @@ class Corridor:
                         files += [NewFile(place, item.content, embedding) for place in places]
                     case _:
                         files += [NewFile(place, item.content) for place in places]
-            if files:
-                write_files(self.database, self.embedder.model, files)
+            outcome = write_files(self.database, self.embedder.model, files) if files else Written()
+            self._abandoned.update(outcome.abandoned)
             new_failures = record_failures(self.database, self.embedder.model, failures) if failures else 0
             self._tally.last_commit = time.monotonic()
             embedded = sum(isinstance(work.outcome, Embedding) for work, _ in written)
             self._count(
-                embedded=embedded, unchanged=len(files) - embedded, failed=len(failures), new_failures=new_failures
+                embedded=embedded,
+                unchanged=len(files) - embedded - outcome.unembedded,
+                failed=len(failures),
+                new_failures=new_failures,
             )
             arrived = self._release(written)
 
@@ -335,7 +351,7 @@ class Corridor:
         """Remember the first error, which is the one to report, and stop everybody."""
         with self._lock:
             self._error = self._error or error
-        self.stop.set()
+        self.halt.set()
 
 
 def _drain(done: queue.Queue[_T]) -> list[_T]:

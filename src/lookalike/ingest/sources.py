@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import glob
+import itertools
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -51,9 +51,9 @@ def check_sources(sources: Sequence[str | os.PathLike[str]]) -> list[str]:
     for name in names:
         if os.path.lexists(name):
             continue
-        if not glob.has_magic(name):
+        if not _is_glob(name):
             raise SourceNotFound(f"There is no file or folder {name!r}.")
-        if next(glob.iglob(name, recursive=True), None) is None:
+        if next(_matches(name), None) is None:
             raise SourceNotFound(f"Nothing matches {name!r}.")
     return names
 
@@ -67,15 +67,38 @@ def walk(sources: Sequence[str]) -> Iterator[Candidate]:
         if os.path.lexists(name):
             yield from _walk_named(name)
         else:
-            for match in glob.iglob(name, recursive=True):
-                # `**` lists what lies in a folder beside the folder itself
-                if not Path(match).is_dir():
-                    yield from _walk_named(match)
+            for match in _matches(name):
+                yield from _walk_named(match)
 
 
 def fingerprint_of(status: os.stat_result) -> str:
     """What changes when a file is written: its size in bytes and its modification time in nanoseconds."""
     return f"{status.st_size}-{status.st_mtime_ns}"
+
+
+def _is_glob(name: str) -> bool:
+    return any(character in name for character in "*?[")
+
+
+def _matches(pattern: str) -> Iterator[str]:
+    """What a glob matches, hidden things left out unless the pattern names them; ``**`` follows no links to folders."""
+    parts = Path(pattern).parts
+    fixed = list(itertools.takewhile(lambda part: not _is_glob(part), parts))
+    rest = list(parts[len(fixed) :])
+    if rest[-1] == "**":
+        del rest[-1]  # everything below, which is what a folder means anyway
+    base = Path(*fixed)
+    if not rest:
+        if base.is_dir():
+            yield str(base)
+        return
+    hidden = any(part.startswith(".") for part in rest)
+    for match in base.glob(str(Path(*rest))):
+        if not hidden and any(part.startswith(".") for part in match.relative_to(base).parts):
+            continue
+        # `**` lists what lies in a folder beside the folder itself
+        if "**" not in rest or not match.is_dir():
+            yield str(match)
 
 
 def _walk_named(name: str) -> Iterator[Candidate]:

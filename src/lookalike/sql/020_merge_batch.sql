@@ -4,15 +4,19 @@
 --     image_id uuid, sha256 bytea, media_type text, width integer, height integer, byte_size bigint,
 --     collection text, uri text, fingerprint text, model text, embedding halfvec(1024)
 --
--- A row without an embedding is one more file of an image that is known already.
+-- A row without an embedding is one more file of an image that is known already. Images that lose their last file stay:
+-- the file that is theirs now may be on its way, in the next batch or with another writer.
 
-create or replace function lookalike.merge_batch(model text) returns void
+create or replace function lookalike.merge_batch(
+    model           text,
+    out abandoned   uuid[],  -- images that lost a file to this batch
+    out unembedded  integer  -- files whose image has no embedding under the model, because somebody has deleted it
+)
     language plpgsql
     set search_path = pg_catalog, pg_temp
 as $$
 declare
-    id        integer;
-    abandoned uuid[];
+    id integer;
 begin
     select m.model_id into id from lookalike.models m where m.name = merge_batch.model;
     if not found then
@@ -59,14 +63,14 @@ begin
      order by b.image_id
         on conflict (image_id, model_id) do nothing;
 
-    -- what lay under these names before may lie nowhere now
-    delete from lookalike.images i
-     where i.image_id = any (abandoned)
-       and not exists (select from lookalike.files f where f.image_id = i.image_id);
-
     delete from lookalike.failures f
      using pg_temp.lookalike_batch b
      where f.model = merge_batch.model and f.collection = b.collection and f.uri = b.uri;
+
+    select count(distinct (b.collection, b.uri)) into unembedded
+      from pg_temp.lookalike_batch b
+     where b.embedding is null
+       and not exists (select from lookalike.embeddings e where e.image_id = b.image_id and e.model_id = id);
 end
 $$;
 

@@ -35,6 +35,7 @@ class Database:
 
     def __init__(self, dsn: str, *, transaction_pooler: bool = False) -> None:
         self._dsn = dsn
+        self._knows_vectors = False
         self.transaction_pooler = transaction_pooler or is_transaction_pooler(dsn)
         self.engine: Engine = create_engine(
             "postgresql+psycopg://",
@@ -66,6 +67,7 @@ class Database:
             if checked:
                 with database.transaction() as connection:
                     schema.check(connection)
+                database._forget_the_ignorant()
         except BaseException:
             database.close()
             raise
@@ -92,6 +94,7 @@ class Database:
                 outdated = schema.revision(connection) != schema.HEAD
             if outdated:
                 database.upgrade()
+            database._forget_the_ignorant()
         except BaseException:
             database.close()
             raise
@@ -139,6 +142,11 @@ class Database:
             finally:
                 pooled.close()
 
+    def _forget_the_ignorant(self) -> None:
+        """Let go of a connection from before the extension: another process may just have installed it."""
+        if not self._knows_vectors:
+            self.engine.dispose()
+
     def close(self) -> None:
         """Close the pool. The embedded server goes on: other processes may use it."""
         self.engine.dispose()
@@ -164,8 +172,9 @@ class Database:
                 halfvec = TypeInfo.fetch(connection, f"{self.vector_schema}.halfvec")
                 if halfvec is not None:
                     register_halfvec_info(connection, halfvec)
-                # using a type loads the library, and with it the parameters that a search sets
-                connection.execute(f"select '[1]'::{self.vector_schema}.halfvec".encode())
+                    # using a type loads the library, and with it the parameters that a search sets
+                    connection.execute(f"select '[1]'::{self.vector_schema}.halfvec".encode())
+                    self._knows_vectors = True
             connection.commit()
         except BaseException:
             connection.close()

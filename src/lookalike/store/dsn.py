@@ -29,7 +29,9 @@ def libpq_dsn(url: str) -> str:
     Raises:
         ConfigurationError: it is none of these; the message does not repeat it, as it may hold a password.
     """
-    text = url.strip().strip("\"'")
+    text = url.strip()
+    if text[:1] in ("'", '"') and text[:1] == text[-1:]:
+        text = text[1:-1]
     if "://" not in text:
         return _checked(text, "a list of key=value pairs")
     scheme, _, rest = text.removeprefix("jdbc:").partition("://")
@@ -74,19 +76,22 @@ def _checked(text: str, what: str) -> str:
     try:
         return make_conninfo(text)
     except psycopg.ProgrammingError as error:
-        reason = re.sub(r'"[^"]*"', "…", str(error).strip()) if "@" in str(error) else str(error).strip()
+        # what libpq quotes is a piece of what it was given, and that piece may be the password
+        reason = re.sub(r'"[^"]*"', "…", str(error).strip())
         raise ConfigurationError(
-            f"The database URL cannot be read as {what}: {reason}. It reads postgresql://user:password@host:5432/database"
+            f"The database URL cannot be read as {what}: {reason}. "
+            "It reads postgresql://user:password@host:5432/database"
         ) from None
 
 
 def _quote_password(rest: str) -> str:
-    """Percent-encode what stands before the last ``@``: passwords are pasted as they are, with ``/`` or ``#``."""
-    head, at, tail = rest.rpartition("@")
+    """Percent-encode user and password, which get pasted as they are, with ``/``, ``#``, ``?`` or ``@`` in them."""
+    before_options = re.split(r"\?\w+=", rest, maxsplit=1)[0]
+    head, at, _ = before_options.rpartition("@")
     if not at:
         return rest
     user, colon, password = head.partition(":")
-    return f"{_requote(user)}{colon}{_requote(password)}@{tail}"
+    return f"{_requote(user)}{colon}{_requote(password)}{rest[len(head) :]}"
 
 
 def _requote(text: str) -> str:

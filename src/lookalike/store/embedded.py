@@ -103,13 +103,33 @@ class EmbeddedServer:
             return False
         binaries = _binaries()
         with self._lock():
+            if not self._process_lives():
+                # the number in the pid file may be anybody's by now
+                (self.data / "postmaster.pid").unlink(missing_ok=True)
+                return False
             if os.geteuid() == 0:
                 binaries = self._prepare_for_root(binaries)
-            was_running = self.running()
             done = self._run(binaries / "pg_ctl", "-D", self.data, "-m", "fast", "-w", "stop")
-            if was_running and done.returncode:
+            if done.returncode and self._process_lives():
                 raise DatabaseError(f"The private PostgreSQL in {self.home} did not stop: {done.stderr.strip()}")
-        return was_running
+        return True
+
+    @contextlib.contextmanager
+    def borrowed(self) -> Iterator[None]:
+        """Stop the server at the end, unless somebody else who borrowed it has not finished."""
+        with self._lock():
+            users = (self.root / "borrowers").open("w")
+        with users:
+            fcntl.flock(users, fcntl.LOCK_SH)
+            try:
+                yield
+            finally:
+                try:
+                    fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError:
+                    _log.info("the private PostgreSQL in %s is left to somebody else", self.home)
+                else:
+                    self.stop()
 
     def running(self) -> bool:
         """Whether the server answers."""
@@ -162,12 +182,12 @@ class EmbeddedServer:
             (self.data / "postmaster.pid").unlink(missing_ok=True)
 
     def _process_lives(self) -> bool:
-        """Whether the pid file names a PostgreSQL, which may be busy recovering; a zombie is none."""
+        """Whether the pid file names the PostgreSQL of this data, which may be busy recovering; a zombie is none."""
         import psutil
 
         try:
             process = psutil.Process(int((self.data / "postmaster.pid").read_text().split()[0]))
-            return process.name() == "postgres" and process.status() != psutil.STATUS_ZOMBIE
+            return process.status() != psutil.STATUS_ZOMBIE and str(self.data) in process.cmdline()
         except (OSError, ValueError, IndexError, psutil.Error):
             return False
 
@@ -199,6 +219,14 @@ class EmbeddedServer:
 
     @property
     def _socket_folder(self) -> Path:
+        # a running server knows best: TMPDIR may have been another one when it was started
+        with contextlib.suppress(OSError, IndexError):
+            if folder := (self.data / "postmaster.pid").read_text().splitlines()[4]:
+                return Path(folder)
+        return self._new_socket_folder
+
+    @property
+    def _new_socket_folder(self) -> Path:
         folder = self.root / "run"
         # a comma would make two hosts of it, and a long path does not fit into an address
         short = len(os.fsencode(folder / f".s.PGSQL.{_PORT}")) <= _LONGEST_SOCKET_PATH
@@ -208,7 +236,7 @@ class EmbeddedServer:
         return Path(tempfile.gettempdir()) / f"lookalike-{os.geteuid()}-{digest}"
 
     def _make_socket_folder(self) -> Path:
-        folder = self._socket_folder
+        folder = self._new_socket_folder
         folder.mkdir(mode=0o700, exist_ok=True)
         owner = folder.stat().st_uid
         if owner not in (os.geteuid(), self._server_user_id()):

@@ -24,22 +24,26 @@ LEAST_EF_SEARCH = 100
 MOST_EF_SEARCH = 1000
 """pgvector's own limit; beyond it the scan goes on iteratively."""
 
+_MOST_ROWS = 1 << 28
+
 _NEAREST = """
 with nearest as materialized (
     select image_id, embedding operator({vector}.<=>) %(query)s as distance
-      from lookalike.{partition}
+      from lookalike.{partition} e
+     {only_with_files}
      order by (embedding operator({vector}.<=>) %(query)s){defeat_index}
      limit %(fetch)s
 ), chosen as materialized (
     select image_id, distance
-      from nearest
+      from nearest n
      where image_id is distinct from %(leave_out)s
+       and exists (select from lookalike.files f where f.image_id = n.image_id)
      order by distance, image_id
      limit %(limit)s
 )
 select c.image_id, c.distance, f.uri, f.key, f.collection, f.metadata
   from chosen c
-  left join lookalike.files f using (image_id)
+  join lookalike.files f using (image_id)
  order by c.distance, c.image_id, f.uri
 """
 
@@ -77,6 +81,7 @@ def nearest(
     if exact is None:
         exact = stored.bytes <= EXACT_BELOW_BYTES
     exact = exact or not stored.index_ready
+    limit = min(limit, _MOST_ROWS)
     fetch = limit + (leave_out is not None) + max(10, limit // 10)
     ef_search = min(max(LEAST_EF_SEARCH, 2 * fetch), MOST_EF_SEARCH)
     parameters = {"query": half_vector(vector), "fetch": fetch, "limit": limit, "leave_out": leave_out}
@@ -206,19 +211,21 @@ def failures(database: Database) -> list[Failure]:
 
 
 def _statement(database: Database, stored: StoredModel, *, exact: bool) -> bytes:
-    # an expression that the index does not hold keeps the planner from using it
-    defeat_index = " + 0" if exact else ""
     return _NEAREST.format(
-        vector=database.vector_schema, partition=stored.partition, defeat_index=defeat_index
+        vector=database.vector_schema,
+        partition=stored.partition,
+        # An image without files is nobody's, and waits to be found again or removed. A condition inside an index scan
+        # might cost the scan its order, so there it is left to the margin and, where that is too small, to completion.
+        only_with_files="where exists (select from lookalike.files f where f.image_id = e.image_id)" if exact else "",
+        # an expression that the index does not hold keeps the planner from using it
+        defeat_index=" + 0" if exact else "",
     ).encode()
 
 
 def _hits(rows: Sequence[tuple[Any, ...]]) -> tuple[Hit, ...]:
     hits = []
     for (image_id, distance), group in groupby(rows, key=lambda row: (row[0], row[1])):
-        files = tuple(
-            File(uri, key, collection, metadata) for _, _, uri, key, collection, metadata in group if uri is not None
-        )
+        files = tuple(File(uri, key, collection, metadata) for _, _, uri, key, collection, metadata in group)
         hits.append(Hit(image_id, 1.0 - float(distance), files))
     return tuple(hits)
 

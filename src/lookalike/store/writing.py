@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 from uuid import UUID
 
 import numpy as np
@@ -12,7 +12,7 @@ import psycopg
 from pgvector import HalfVector
 from psycopg.types.json import Jsonb
 
-from lookalike.errors import ModelMismatch
+from lookalike.errors import DatabaseError, ModelMismatch
 from lookalike.store.database import Database
 from lookalike.store.models import add_model
 from lookalike.types import DIMENSIONS, Content, Embedding, Model, Vector
@@ -20,7 +20,9 @@ from lookalike.types import DIMENSIONS, Content, Embedding, Model, Vector
 COLLECTION = "default"
 """The collection of files that name none."""
 
-_MERGE_ATTEMPTS = 8
+_ATTEMPTS = 8
+_RACES = (psycopg.errors.UniqueViolation, psycopg.errors.DeadlockDetected, psycopg.errors.ForeignKeyViolation)
+_T = TypeVar("_T")
 
 _STAGING = """
 create temporary table if not exists lookalike_batch (
@@ -104,7 +106,20 @@ def known_contents(database: Database, model: Model, digests: Sequence[bytes]) -
     return dict(rows)
 
 
-def write_files(database: Database, model: Model, files: Sequence[NewFile]) -> None:
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of a batch beside being written.
+
+    Attributes:
+        abandoned: images that lost a file to it, and may lie nowhere now.
+        unembedded: files whose image turned out to have no embedding any more; the next run embeds them.
+    """
+
+    abandoned: tuple[UUID, ...] = ()
+    unembedded: int = 0
+
+
+def write_files(database: Database, model: Model, files: Sequence[NewFile]) -> Written:
     """Write files, their images and embeddings in one transaction; the model is made if this is its first use.
 
     Raises:
@@ -113,61 +128,100 @@ def write_files(database: Database, model: Model, files: Sequence[NewFile]) -> N
     for file in files:
         if file.embedding is not None and file.embedding.model.name != model.name:
             raise ModelMismatch(model.name, file.embedding.model.name)
-    for attempt in range(_MERGE_ATTEMPTS):
-        try:
-            with database.transaction() as connection:
-                add_model(connection, model)
-                _copy(connection, database, model, files)
-                connection.execute("select lookalike.merge_batch(%s)", [model.name])
-        except Exception as error:
-            # writers that bring the same new image at the same moment meet; the loser's second try finds it there
-            lost_a_race = isinstance(error.__cause__, psycopg.errors.UniqueViolation | psycopg.errors.DeadlockDetected)
-            if not lost_a_race or attempt == _MERGE_ATTEMPTS - 1:
-                raise
-        else:
-            return
+
+    def write(connection: psycopg.Connection) -> Written:
+        add_model(connection, model)
+        _copy(connection, database, model, files)
+        row = connection.execute(
+            "select coalesce(abandoned, '{}'), unembedded from lookalike.merge_batch(%s)", [model.name]
+        ).fetchone()
+        assert row is not None
+        return Written(tuple(row[0]), row[1])
+
+    return _in_spite_of_races(database, write)
 
 
-def record_failures(database: Database, model: Model, failures: Iterable[NewFailure]) -> int:
+def record_failures(database: Database, model: Model, failures: Sequence[NewFailure]) -> int:
     """Note files that could not be done; returns how many of them failed for the first time.
 
-    A file that has changed since it failed counts as new.
+    A file that has changed since it failed counts as new. One that has changed since it was embedded is no file of the
+    image that it used to be.
     """
-    first_times = 0
+
+    def record(connection: psycopg.Connection) -> int:
+        # in order, so that two writers lock the same rows in the same order
+        return sum(_record(connection, model, failure) for failure in sorted(failures, key=lambda one: one.place.uri))
+
+    return _in_spite_of_races(database, record)
+
+
+def _record(connection: psycopg.Connection, model: Model, failure: NewFailure) -> bool:
+    if failure.stage != "read":
+        connection.execute(
+            "delete from lookalike.files where collection = %s and uri = %s and fingerprint <> %s",
+            [COLLECTION, failure.place.uri, failure.place.fingerprint],
+        )
+    row = connection.execute(
+        """
+        insert into lookalike.failures as x
+            (model, collection, uri, image_id, fingerprint, stage, code, message, request_id, retryable)
+        values (%s, %s, %s,
+                (select image_id from lookalike.images where sha256 = %s limit 1),
+                %s, %s, %s, %s, %s, %s)
+        on conflict (model, collection, uri) do update
+        set image_id = excluded.image_id, fingerprint = excluded.fingerprint, stage = excluded.stage,
+            code = excluded.code, message = excluded.message, request_id = excluded.request_id,
+            retryable = excluded.retryable, last_at = excluded.last_at,
+            attempts = case when x.fingerprint is distinct from excluded.fingerprint then 1
+                            else x.attempts + 1 end,
+            first_at = case when x.fingerprint is distinct from excluded.fingerprint then excluded.first_at
+                            else x.first_at end
+        returning attempts = 1
+        """,
+        [
+            model.name,
+            COLLECTION,
+            failure.place.uri,
+            failure.content.sha256 if failure.content else None,
+            failure.place.fingerprint,
+            failure.stage,
+            failure.code,
+            failure.message.replace("\0", "")[:2000],
+            failure.request_id,
+            failure.retryable,
+        ],
+    ).fetchone()
+    return bool(row and row[0])
+
+
+def remove_abandoned(database: Database, images: Sequence[UUID]) -> None:
+    """Delete those of `images` that lie nowhere any more, with their embeddings."""
+
+    def remove(connection: psycopg.Connection) -> None:
+        # Whoever is adding a file to one of them holds a lock on it. The second statement sees what they added.
+        connection.execute(
+            "select from lookalike.images where image_id = any(%s) order by image_id for update", [list(images)]
+        )
+        connection.execute(
+            "delete from lookalike.images i where image_id = any(%s)"
+            " and not exists (select from lookalike.files f where f.image_id = i.image_id)",
+            [list(images)],
+        )
+
+    _in_spite_of_races(database, remove)
+
+
+def _in_spite_of_races(database: Database, work: Callable[[psycopg.Connection], _T]) -> _T:
+    """Do `work` in a transaction, again where another writer was in its way: its second try finds things settled."""
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            with database.transaction() as connection:
+                return work(connection)
+        except DatabaseError as error:
+            if not isinstance(error.__cause__, _RACES):
+                raise
     with database.transaction() as connection:
-        for failure in failures:
-            row = connection.execute(
-                """
-                insert into lookalike.failures as x
-                    (model, collection, uri, image_id, fingerprint, stage, code, message, request_id, retryable)
-                values (%s, %s, %s,
-                        (select image_id from lookalike.images where sha256 = %s limit 1),
-                        %s, %s, %s, %s, %s, %s)
-                on conflict (model, collection, uri) do update
-                set image_id = excluded.image_id, fingerprint = excluded.fingerprint, stage = excluded.stage,
-                    code = excluded.code, message = excluded.message, request_id = excluded.request_id,
-                    retryable = excluded.retryable, last_at = excluded.last_at,
-                    attempts = case when x.fingerprint is distinct from excluded.fingerprint then 1
-                                    else x.attempts + 1 end,
-                    first_at = case when x.fingerprint is distinct from excluded.fingerprint then excluded.first_at
-                                    else x.first_at end
-                returning attempts = 1
-                """,
-                [
-                    model.name,
-                    COLLECTION,
-                    failure.place.uri,
-                    failure.content.sha256 if failure.content else None,
-                    failure.place.fingerprint,
-                    failure.stage,
-                    failure.code,
-                    failure.message.replace("\0", "")[:2000],
-                    failure.request_id,
-                    failure.retryable,
-                ],
-            ).fetchone()
-            first_times += bool(row and row[0])
-    return first_times
+        return work(connection)
 
 
 def remember_query(
