@@ -187,3 +187,41 @@ def test_two_processes_share_it(home: Path) -> None:
     processes = [subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) for _ in range(4)]
     assert [process.wait() for process in processes] == [0, 0, 0, 0]
     assert EmbeddedServer(home).running()
+
+
+def test_a_stale_pid_file_is_no_death_sentence_for_a_stranger(home: Path) -> None:
+    server = EmbeddedServer(home)
+    server.start()
+    server.stop()
+    stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        (server.data / "postmaster.pid").write_text(f"{stranger.pid}\n{server.data}\n0\n5432\n\n\n0\nready\n")
+        assert not server.stop()
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+def test_another_temporary_folder_finds_the_same_server(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = EmbeddedServer(home / "with a space")
+    server.start()
+    (home / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(home / "tmp"))
+    assert EmbeddedServer(home / "with a space").running()
+    server.stop()
+
+
+def test_a_borrowed_server_stops_with_its_last_borrower(home: Path) -> None:
+    server = EmbeddedServer(home)
+    with server.borrowed():
+        server.start()
+        command = [
+            *(sys.executable, "-c"),
+            "import sys; from pathlib import Path; from lookalike.store.embedded import EmbeddedServer\n"
+            "with EmbeddedServer(Path(sys.argv[1])).borrowed(): pass",
+            str(home),
+        ]
+        subprocess.run(command, check=True)
+        assert server.running()
+    assert not server.running()

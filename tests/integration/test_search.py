@@ -368,3 +368,25 @@ def test_a_reader_without_the_right_to_write_can_still_search(dsn: str, emulator
         with psycopg.connect(dsn, autocommit=True) as connection:
             connection.execute(f"drop owned by {role}".encode())
             connection.execute(f"drop role {role}".encode())
+
+
+def test_the_signature_of_a_url_is_kept_nowhere(filled: Lookalike, web: str, photos: Path, dsn: str) -> None:
+    draw_pictures(photos, 1, seed=77)
+    result = filled.similar(f"{web}/picture-77-000.jpg?sv=1&sig=TOPSECRET")
+    assert "TOPSECRET" not in result.query
+    with psycopg.connect(dsn) as connection:
+        rows = connection.execute("select source from lookalike.queries").fetchall()
+    assert rows == [(f"{web}/picture-77-000.jpg",)]
+
+
+def test_a_long_text_is_a_text(filled: Lookalike, emulator: Emulator) -> None:
+    text = "antidisestablishmentarianism " * 12
+    assert filled.embed(text).vector.shape == (1024,)
+    assert emulator.stats()["calls"]["vectorizeText"] == {"200": 1}
+    with pytest.raises(ItemError, match="characters"):
+        filled.search("\udcff")
+
+
+def test_a_limit_beyond_all_bounds(filled: Lookalike) -> None:
+    for exact in (True, False):
+        assert len(filled.search("x", limit=1 << 62, exact=exact)) == 20

@@ -7,6 +7,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from lookalike import ConfigurationError, Settings, read_environment
+from lookalike.store.dsn import libpq_dsn
 
 
 def test_the_database_is_named_by_ours_then_anybodys_then_libpqs_variables() -> None:
@@ -66,3 +67,19 @@ def test_dotenv_lies_under_the_environment_and_changes_nothing(tmp_path: Path, m
     assert environment["VISION_KEY"] == "from-environment"
     assert environment["VISION_ENDPOINT"] == "https://file"
     assert dict(os.environ) == before
+
+
+def test_libpqs_variables_reach_libpq() -> None:
+    settings = Settings.from_environment({"PGHOST": "localhost", "PGDATABASE": "x"})
+    assert conninfo_to_dict(libpq_dsn(str(settings.database_url))) == {"host": "localhost", "dbname": "x"}
+
+
+def test_a_dotenv_that_is_no_text_is_explained(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"VISION_KEY=\xff\xfe")
+    with pytest.raises(ConfigurationError, match=r"\.env"):
+        read_environment(tmp_path / ".env")
+
+
+def test_a_home_of_nobody_is_explained() -> None:
+    with pytest.raises(ConfigurationError, match="LOOKALIKE_HOME"):
+        Settings.from_environment({"LOOKALIKE_HOME": "~no-such-user-here/x"})

@@ -82,3 +82,27 @@ def test_nonsense_is_explained_without_repeating_the_password(url: str) -> None:
 def test_the_port_of_pgbouncer_is_known() -> None:
     assert is_transaction_pooler("host=db port=6432")
     assert not is_transaction_pooler("host=db port=5432")
+
+
+def test_quotes_around_a_value_are_its_own() -> None:
+    found = conninfo_to_dict(libpq_dsn("host='h' dbname='a b'"))
+    assert found == {"host": "h", "dbname": "a b"}
+
+
+@pytest.mark.parametrize(
+    ("url", "key", "value"),
+    [
+        ("jdbc:postgresql://h.example/db?user=me&password=p@ssWORD", "password", "p@ssWORD"),
+        ("postgresql://h.example/db?application_name=me@corp", "application_name", "me@corp"),
+        ("postgresql://me:p?x@h.example/db?sslmode=require", "password", "p?x"),
+    ],
+)
+def test_an_at_sign_anywhere(url: str, key: str, value: str) -> None:
+    found = conninfo_to_dict(libpq_dsn(url))
+    assert (found["host"], found[key]) == ("h.example", value)
+
+
+def test_a_badly_quoted_password_is_not_repeated() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        libpq_dsn("host=h password=my secret")
+    assert "secret" not in str(caught.value)
