@@ -110,7 +110,7 @@ create view lookalike.active_embeddings as
 
 COMMENTS = {
     "table lookalike.models": "One row per vector space. At most one model is active: the one that searches use.",
-    "column lookalike.models.state": "filling, ready (complete), active (the one searched) or dropped (vectors deleted).",
+    "column lookalike.models.state": "filling, ready (complete), active (searched) or dropped (vectors deleted).",
     "table lookalike.images": "One row per distinct picture. The same bytes are one image, wherever they lie.",
     "column lookalike.images.sha256": "Hash of the bytes; null until the bytes have been seen.",
     "table lookalike.files": "One row per place where an image is found.",

@@ -53,9 +53,9 @@ def _show(folder: Path | None, home: Path) -> None:
         if stop.signal is not None:
             raise typer.Exit(128 + stop.signal)
         out.print(f"{report.found:,} files: {report.embedded:,} embedded now, {report.unchanged:,} known already\n")
-        by_text = images.search(_TEXT, limit=8)
-        if not by_text.hits:
+        if not report.embedded + report.unchanged:
             raise ImageNotFound(f"{folder} holds no pictures.")
+        by_text = images.search(_TEXT, limit=8)
         # the text's hits are a cluster of their own; a picture from elsewhere makes the better second example
         start = images.search(_ELSEWHERE, limit=1)[0]
         by_image = images.similar(start.path or start.image_id, limit=8)

@@ -38,7 +38,8 @@ def check_picture(data: bytes, limits: Limits) -> Content:
             _check_size(width, height, limits)
             if media_type not in limits.media_types:
                 raise ItemError(
-                    "unsupported-format", f"The picture is {image.format}, which the model does not take. Save it as JPEG."
+                    "unsupported-format",
+                    f"The picture is {image.format}, which the model does not take. Save it as JPEG.",
                 )
             image.draft("RGB", _DRAFT_SIZE)
             image.load()
