@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from lookalike.cli.sample_pictures import draw_samples
+from lookalike.cli.demo.pictures import draw_samples
 from lookalike.config import Settings
 from lookalike.embedders import Embedder, open_embedder
 from lookalike.embedders.local import LocalDescriptor
-from lookalike.embedders.local_sketch import PLACES, TEXTURES, draw_sketches
-from lookalike.embedders.local_text import understand
-from lookalike.embedders.local_words import THING_WORDS, THINGS
+from lookalike.embedders.local.sketch import PLACES, TEXTURES, draw_sketches
+from lookalike.embedders.local.text import understand
+from lookalike.embedders.local.words import THING_WORDS, THINGS
 from lookalike.errors import ConfigurationError, ItemError
 from lookalike.types import Embedding, ImageInput, Model, Usage, Vector
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lookalike.cli import sample_pictures
-from lookalike.cli.sample_canvas import Canvas, mix
-from lookalike.cli.sample_pictures import draw_samples
+from lookalike.cli.demo import pictures as sample_pictures
+from lookalike.cli.demo.canvas import Canvas, mix
+from lookalike.cli.demo.pictures import draw_samples
 
 _KINDS = len(sample_pictures._KINDS)
 _PAINTERS = dict(painter for kinds in sample_pictures._KINDS for painter in kinds)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from lookalike.cli.sample_canvas import Canvas, Colour, mix, rgb
+from lookalike.cli.demo.canvas import Canvas, Colour, mix, rgb
 
 # --- what the scenes are made of
 

@@ -9,10 +9,10 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from lookalike.cli.contact_sheet import write_contact_sheet
+from lookalike.cli.demo.contact_sheet import write_contact_sheet
+from lookalike.cli.demo.pictures import draw_samples
 from lookalike.cli.output import out, say, settings
 from lookalike.cli.progress import show_progress, stop_on_signal
-from lookalike.cli.sample_pictures import draw_samples
 from lookalike.cli.search import print_hits
 from lookalike.config import Settings, read_environment
 from lookalike.errors import ImageNotFound

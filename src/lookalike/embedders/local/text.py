@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from lookalike.embedders.local_words import (
+from lookalike.embedders.local.words import (
     COLOUR_WORDS,
     COLOURS,
     DIRECTIONS,
@@ -36,9 +36,9 @@ class Layer:
     """A part of what a text says.
 
     Attributes:
-        place: where it is, one of `local_sketch.PLACES`.
+        place: where it is, one of `sketch.PLACES`.
         palette: its colours, from upper to lower or from one extreme to the other; empty where nothing is said of them.
-        texture: its texture, one of `local_sketch.TEXTURES`; None where nothing is said of it.
+        texture: its texture, one of `sketch.TEXTURES`; None where nothing is said of it.
         weight: how much it counts: 1 if it is said, less if it only goes without saying.
         unnamed: so many colours at the beginning of the palette are not those that the text names, and count less.
     """

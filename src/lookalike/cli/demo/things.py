@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lookalike.cli.sample_canvas import PAINTS, Canvas, Colour, mix, rgb
-from lookalike.cli.sample_landscapes import day_sky, hills, stars
+from lookalike.cli.demo.canvas import PAINTS, Canvas, Colour, mix, rgb
+from lookalike.cli.demo.landscapes import day_sky, hills, stars
 
 
 def city_by_day(c: Canvas) -> None:

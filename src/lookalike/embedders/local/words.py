@@ -39,7 +39,7 @@ class Thing:
     """What a word stands for that can be seen.
 
     Attributes:
-        place, texture: one of `local_sketch.PLACES`, one of `local_sketch.TEXTURES` or None.
+        place, texture: one of `sketch.PLACES`, one of `sketch.TEXTURES` or None.
         palette: its colours, from the upper to the lower or from one extreme to the other; none for patterns.
         implied: what is usually seen with it, and how much it counts.
         mood: how it changes the colours of everything else.

@@ -11,7 +11,7 @@ light      64          lightness in 8 × 8 cells
 liveliness 2           mean chroma, spread of lightness
 ========== =========== ===================================================================================
 
-A text becomes rough sketches of what it says (`local_text`, `local_sketch`), which are described like pictures; where
+A text becomes rough sketches of what it says (`text`, `sketch`), which are described like pictures; where
 it says nothing, its vector is zero. Nothing here is learned. Whoever changes a number makes another model.
 """
 
@@ -26,8 +26,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from lookalike.embedders.local_sketch import draw_sketches
-from lookalike.embedders.local_text import understand
+from lookalike.embedders.local.sketch import draw_sketches
+from lookalike.embedders.local.text import understand
 from lookalike.errors import ConfigurationError, ItemError
 from lookalike.types import Embedding, ImageInput, Limits, Model, Usage, Vector
 

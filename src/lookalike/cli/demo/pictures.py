@@ -17,9 +17,9 @@ from typing import TypeAlias
 
 import numpy as np
 
-from lookalike.cli import sample_landscapes as land
-from lookalike.cli import sample_things as things
-from lookalike.cli.sample_canvas import PAINTS, Array, Canvas
+from lookalike.cli.demo import landscapes as land
+from lookalike.cli.demo import things
+from lookalike.cli.demo.canvas import PAINTS, Array, Canvas
 
 Painter: TypeAlias = Callable[[Canvas], None]
 
