@@ -10,6 +10,7 @@ import pytest
 
 from lookalike import Lookalike
 from lookalike.emulator import Emulator
+from lookalike.types import uri_of
 
 from ..conftest import settings_for
 
@@ -63,7 +64,7 @@ def test_the_real_photos_end_to_end(dsn: str, real: Path, recordings: Path) -> N
                 ).fetchall()
             )
             for name, vector in zip(names, recorded["vectors"], strict=True):
-                text = stored[(real / "images" / name).resolve().as_uri()]
+                text = stored[uri_of(real / "images" / name)]
                 np.testing.assert_array_equal(np.array(text[1:-1].split(","), np.float16), vector)
 
 
