@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,13 @@ from lookalike import (
     ContractBroken,
     CredentialsRefused,
     IngestReport,
+    ItemError,
     Lookalike,
     SourceNotFound,
 )
 from lookalike.config import Secret
 from lookalike.emulator import Emulator, expected_vector
-from lookalike.types import uri_of
+from lookalike.types import Embedding, ImageInput, uri_of
 
 from ..conftest import draw_pictures, settings_for
 
@@ -548,3 +550,24 @@ def test_globs(images: Lookalike, tmp_path: Path, pattern: str, expected: int) -
     else:
         with pytest.raises(SourceNotFound):
             images.ingest(folder / pattern)
+
+
+def test_a_fault_of_ours_fails_one_picture_only(
+    images: Lookalike, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lookalike.embedders.azure_vision import AzureVision
+
+    embed = AzureVision.embed_images
+    unlucky = sorted(photos.iterdir())[0].read_bytes()
+
+    def stumble(self: AzureVision, pictures: Sequence[ImageInput]) -> list[Embedding | ItemError]:
+        if pictures[0].data == unlucky:
+            raise ZeroDivisionError("float division")
+        return embed(self, pictures)
+
+    monkeypatch.setattr(AzureVision, "embed_images", stumble)
+    report = images.ingest(photos)
+    assert (report.embedded, report.failed) == (19, 1)
+    assert [(failure.code, failure.retryable) for failure in images.failures()] == [("unexpected", True)]
+    monkeypatch.undo()
+    assert images.ingest(photos).embedded == 1

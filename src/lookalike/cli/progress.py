@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from types import FrameType
 
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -88,8 +89,11 @@ def _plain_lines(total: _Total) -> Callable[[IngestReport], None]:
         last = now
         finished = _finished(report)
         speed = finished / (now - started)
-        left = "" if total.number is None or not speed else f", {(total.number - finished) / speed / 60:.0f} min left"
-        of = f" of {total.number:,}" if total.number is not None else ""
+        of = left = ""
+        if total.number is not None:
+            of = f" of {total.number:,}"
+            if speed:
+                left = f", {timedelta(seconds=round((total.number - finished) / speed))} left"
         say(f"{finished:,}{of} done, {speed:.1f}/s{left}, {report.failed:,} failed")
 
     return show

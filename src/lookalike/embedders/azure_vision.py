@@ -122,8 +122,8 @@ class AzureVision:
 
     @property
     def notice(self) -> str | None:
-        """That the older model understands English only."""
-        return f"{self._model} understands English texts only." if self._model.version == _OLDER_MODEL else None
+        """None: there is nothing that everybody would have to know."""
+        return None
 
     def embed_images(self, images: Sequence[ImageInput]) -> list[Embedding | ItemError]:
         """Embed pictures, one call after the other.

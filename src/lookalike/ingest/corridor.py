@@ -250,9 +250,13 @@ class Corridor:
                 (work.outcome,) = self.embedder.embed_images([ImageInput(data=work.data)])
             except Interrupted:
                 continue
-            except BaseException as error:
+            except LookalikeError as error:
                 self._fail(error)
                 continue
+            except Exception as error:
+                # a fault of ours, but no picture may stop a run of millions
+                _log.warning("embedding %s failed unexpectedly", work.places[0].uri, exc_info=True)
+                work.outcome = ItemError("unexpected", f"{type(error).__name__}: {error}", retryable=True)
             work.data = b""
             done.put(work)
 
