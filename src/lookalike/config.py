@@ -90,7 +90,7 @@ class Settings:
             transaction_pooler=_transaction_pooler(given),
             model=given.get("LOOKALIKE_MODEL"),
             vision_endpoint=given.get("VISION_ENDPOINT"),
-            vision_key=Secret(given["VISION_KEY"].strip()) if "VISION_KEY" in given else None,
+            vision_key=_secret(given, "VISION_KEY", "VISION_KEY_FILE"),
             vision_rate=_rate(given),
         )
 
@@ -134,6 +134,22 @@ def _default_home(given: Mapping[str, str]) -> Path:
         return Path("/var/lib/lookalike")
     data = given.get("XDG_DATA_HOME")
     return (Path(data) if data else Path.home() / ".local" / "share") / "lookalike"
+
+
+def _secret(given: Mapping[str, str], name: str, file_name: str) -> Secret | None:
+    """A secret from its variable, or from the file that another one names, as orchestrators mount them."""
+    if name in given:
+        return Secret(given[name].strip())
+    if file_name not in given:
+        return None
+    path = Path(given[file_name])
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{file_name} names {path}, which cannot be read: {error}") from None
+    if not text:
+        raise ConfigurationError(f"{file_name} names {path}, which is empty.")
+    return Secret(text)
 
 
 def _transaction_pooler(given: Mapping[str, str]) -> bool:

@@ -12,7 +12,7 @@ from typing import Self
 from lookalike.config import DEFAULT_MODEL, Settings
 from lookalike.embedders import Embedder, open_embedder
 from lookalike.embedders.http import INTERACTIVE
-from lookalike.ingest import check_sources, ingest
+from lookalike.ingest import Retry, check_sources, ingest
 from lookalike.search import ImageQuery, Query, Searcher
 from lookalike.store import reading
 from lookalike.store.database import Database
@@ -66,6 +66,8 @@ class Lookalike:
         model: str | None = None,
         rate: float | None = None,
         concurrency: int | None = None,
+        retry_failed: bool = False,
+        code: str | None = None,
         progress: Callable[[IngestReport], None] | None = None,
         stop: threading.Event | None = None,
     ) -> IngestReport:
@@ -76,6 +78,8 @@ class Lookalike:
             model: name of the model, for example ``azure-vision/2023-04-15``.
             rate: calls a second, by default ``VISION_RATE``.
             concurrency: calls under way at once, by default what the rate needs.
+            retry_failed: try files again that failed for good and have not changed since.
+            code: the same, for failures of this code only.
             progress: told a few times a second how far the run is.
             stop: set it from another thread to end the run after what is under way.
 
@@ -95,6 +99,7 @@ class Lookalike:
                 names,
                 halt=halt,
                 stop=stop or threading.Event(),
+                retry=Retry(retry_failed or code is not None, code),
                 concurrency=concurrency,
                 progress=progress,
             )

@@ -235,6 +235,37 @@ def test_what_may_pass_is_tried_again_by_the_next_run(images: Lookalike, photos:
     assert images.ingest(photos).embedded == 1
 
 
+def test_what_failed_for_good_is_tried_again_on_demand(images: Lookalike, photos: Path, dsn: str) -> None:
+    (photos / "text.jpg").write_text("no picture")
+    (photos / "empty.jpg").write_bytes(b"")
+    images.ingest(photos)
+
+    def attempts() -> dict[str, int]:
+        return {failure.code: failure.attempts for failure in images.failures()}
+
+    assert images.ingest(photos).failed == 2
+    assert attempts() == {"not-an-image": 1, "empty-file": 1}
+    again = images.ingest(photos, retry_failed=True)
+    assert (again.failed, again.new_failures, again.calls) == (2, 0, 0)
+    assert attempts() == {"not-an-image": 2, "empty-file": 2}
+    images.ingest(photos, code="empty-file")
+    assert attempts() == {"not-an-image": 2, "empty-file": 3}
+
+    # as after an update that reads a format which this one could not
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        path = sorted(photos.glob("picture*"))[0]
+        connection.execute(
+            "delete from lookalike.images using lookalike.files f where images.image_id = f.image_id and f.uri = %s",
+            [uri_of(path)],
+        )
+        connection.execute(
+            "update lookalike.failures set uri = %s, fingerprint = %s where code = 'not-an-image'",
+            [uri_of(path), f"{path.stat().st_size}-{path.stat().st_mtime_ns}"],
+        )
+    assert images.ingest(photos).embedded == 0
+    assert images.ingest(photos, retry_failed=True).embedded == 1
+
+
 def test_other_things_in_a_folder(images: Lookalike, photos: Path, tmp_path: Path) -> None:
     (photos / "notes.txt").write_text("notes")
     (photos / "film.mp4").write_bytes(b"\0\0\0\x18ftypmp42")

@@ -83,3 +83,18 @@ def test_a_dotenv_that_is_no_text_is_explained(tmp_path: Path) -> None:
 def test_a_home_of_nobody_is_explained() -> None:
     with pytest.raises(ConfigurationError, match="LOOKALIKE_HOME"):
         Settings.from_environment({"LOOKALIKE_HOME": "~no-such-user-here/x"})
+
+
+def test_a_key_may_lie_in_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.write_text("hidden\n")
+    settings = Settings.from_environment({"VISION_KEY_FILE": str(path)})
+    assert settings.vision_key == "hidden"
+    assert "hidden" not in repr(settings)
+    assert Settings.from_environment({"VISION_KEY": "k", "VISION_KEY_FILE": str(path)}).vision_key == "k"
+    for wrong in (tmp_path / "none", tmp_path):
+        with pytest.raises(ConfigurationError, match="VISION_KEY_FILE"):
+            Settings.from_environment({"VISION_KEY_FILE": str(wrong)})
+    path.write_text("\n")
+    with pytest.raises(ConfigurationError, match="empty"):
+        Settings.from_environment({"VISION_KEY_FILE": str(path)})

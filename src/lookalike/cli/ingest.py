@@ -10,7 +10,7 @@ import typer
 
 from lookalike.cli.output import JsonOption, ModelOption, open_library, say, write_json
 from lookalike.cli.progress import show_progress, stop_on_signal
-from lookalike.errors import LookalikeError
+from lookalike.errors import ConfigurationError, LookalikeError
 from lookalike.types import IngestReport
 
 
@@ -23,6 +23,12 @@ def ingest(
     concurrency: Annotated[
         int | None, typer.Option(min=1, max=256, metavar="N", help="Calls under way at once; by default what fits.")
     ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try files again that failed for good and have not changed.")
+    ] = False,
+    code: Annotated[
+        str | None, typer.Option(metavar="CODE", help="With --retry-failed: only failures of this code.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Bring in every picture of folders, files and globs.
@@ -30,10 +36,19 @@ def ingest(
     What is known already, by name and date or by content, costs nothing. A run that was interrupted goes on where
     it stopped when it is started again.
     """
+    if code is not None and not retry_failed:
+        raise ConfigurationError("--code goes with --retry-failed.")
     with open_library() as images, stop_on_signal() as stop, show_progress(sources, stop.event) as progress:
         try:
             report = images.ingest(
-                *sources, model=model, rate=rate, concurrency=concurrency, progress=progress, stop=stop.event
+                *sources,
+                model=model,
+                rate=rate,
+                concurrency=concurrency,
+                retry_failed=retry_failed,
+                code=code,
+                progress=progress,
+                stop=stop.event,
             )
         except LookalikeError as error:
             if isinstance(error.report, IngestReport):

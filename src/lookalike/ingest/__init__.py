@@ -10,9 +10,10 @@ from lookalike.embedders import Embedder
 from lookalike.ingest.corridor import Corridor
 from lookalike.ingest.sources import check_sources, walk
 from lookalike.store.database import Database
+from lookalike.store.writing import Retry
 from lookalike.types import IngestReport
 
-__all__ = ["check_sources", "count_files", "ingest"]
+__all__ = ["Retry", "check_sources", "count_files", "ingest"]
 
 
 def ingest(
@@ -22,6 +23,7 @@ def ingest(
     *,
     halt: threading.Event,
     stop: threading.Event,
+    retry: Retry,
     concurrency: int | None = None,
     progress: Callable[[IngestReport], None] | None = None,
 ) -> IngestReport:
@@ -30,12 +32,13 @@ def ingest(
     Args:
         halt: the event that `embedder` waits with; it is set when the run ends early.
         stop: set by the caller to end the run after what is under way.
+        retry: which failed files are tried again although they have not changed.
 
     Raises:
         LookalikeError: nothing more could be done with the service or with the database; its `report` says what was
             done before.
     """
-    return Corridor(database, embedder, halt, stop, concurrency, progress).run(walk(sources), command="ingest")
+    return Corridor(database, embedder, halt, stop, retry, concurrency, progress).run(walk(sources), command="ingest")
 
 
 def count_files(sources: Sequence[str | os.PathLike[str]], stop: threading.Event) -> int | None:

@@ -32,6 +32,7 @@ from lookalike.store.writing import (
     NewFailure,
     NewFile,
     Place,
+    Retry,
     Written,
     begin_run,
     end_run,
@@ -86,6 +87,7 @@ class Corridor:
     Args:
         halt: the event that the embedder waits with; set here as soon as nobody shall go on.
         stop: the caller's; once set, the run ends after what is under way, and reports.
+        retry: which failed files are tried again although they have not changed.
         progress: told a few times a second how far the run is, as the report would read now.
     """
 
@@ -93,6 +95,7 @@ class Corridor:
     embedder: Embedder
     halt: threading.Event
     stop: threading.Event
+    retry: Retry
     concurrency: int | None = None
     progress: Callable[[IngestReport], None] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -207,7 +210,8 @@ class Corridor:
     def _unknown(self, batch: list[Candidate]) -> Iterator[Candidate]:
         """Those of a batch that must be read."""
         self._count(found=len(batch))
-        known = known_places(self.database, self.embedder.model, [candidate.place for candidate in batch])
+        places = [candidate.place for candidate in batch]
+        known = known_places(self.database, self.embedder.model, places, self.retry)
         for candidate in batch:
             match known.get(candidate.place.uri):
                 case "embedded":

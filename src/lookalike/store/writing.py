@@ -43,6 +43,14 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
+class Retry:
+    """Which files that failed for good are tried again although nothing has changed: none, all, or those of a code."""
+
+    failed: bool = False
+    code: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class NewFile:
     """One file to write: where it lies, what it holds, and its embedding where it was just made."""
 
@@ -65,9 +73,9 @@ class NewFailure:
 
 
 def known_places(
-    database: Database, model: Model, places: Sequence[Place]
+    database: Database, model: Model, places: Sequence[Place], retry: Retry
 ) -> Mapping[str, Literal["embedded", "failed"]]:
-    """Which of these files need not be read: unchanged, and embedded under `model` or failed for good."""
+    """Which of these files need not be read: unchanged, and embedded under `model` or failed and not to `retry`."""
     given = [[place.uri for place in places], [place.fingerprint for place in places]]
     with database.transaction() as connection:
         rows = connection.execute(
@@ -77,6 +85,7 @@ def known_places(
               from walked w
               join lookalike.failures x using (uri, fingerprint)
              where x.model = %s and x.collection = %s and not x.retryable
+               and not (%s and x.code = coalesce(%s, x.code))
              union all
             select w.uri, 'embedded'
               from walked w
@@ -85,7 +94,7 @@ def known_places(
               join lookalike.models m using (model_id)
              where f.collection = %s and m.name = %s
             """,
-            [*given, model.name, COLLECTION, COLLECTION, model.name],
+            [*given, model.name, COLLECTION, retry.failed, retry.code, COLLECTION, model.name],
         ).fetchall()
     return dict(rows)
 
