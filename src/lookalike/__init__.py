@@ -17,13 +17,14 @@ from lookalike.errors import (
     UnsupportedDatabase,
 )
 from lookalike.lookalike import Lookalike
-from lookalike.types import Embedding, Failure, File, Hit, IngestReport, Model, ModelStatus, Result, Status
+from lookalike.types import Deleted, Embedding, Failure, File, Hit, IngestReport, Model, ModelStatus, Result, Status
 
 __all__ = [
     "ConfigurationError",
     "ContractBroken",
     "CredentialsRefused",
     "DatabaseError",
+    "Deleted",
     "Embedding",
     "Failure",
     "File",

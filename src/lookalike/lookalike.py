@@ -8,16 +8,18 @@ import threading
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
+from uuid import UUID
 
 from lookalike.config import DEFAULT_MODEL, Settings
 from lookalike.embedders import Embedder, open_embedder
 from lookalike.embedders.http import INTERACTIVE
 from lookalike.ingest import Retry, check_sources, ingest
-from lookalike.search import ImageQuery, Query, Searcher
+from lookalike.search import ImageQuery, Query, Searcher, as_uuid
 from lookalike.store import reading
 from lookalike.store.database import Database
 from lookalike.store.models import StoredModel
-from lookalike.types import Embedding, Failure, IngestReport, Model, Result, Status
+from lookalike.store.writing import delete_named
+from lookalike.types import Deleted, Embedding, Failure, IngestReport, Model, Result, Status, uri_of
 
 _log = logging.getLogger("lookalike")
 
@@ -105,6 +107,31 @@ class Lookalike:
             )
         finally:
             embedder.close()
+
+    def delete(self, *things: str | os.PathLike[str] | UUID, key: str | None = None) -> Deleted:
+        """Delete files by path, URI, key or image id; an image goes, with its embeddings, when its last file does.
+
+        The pictures themselves are not touched.
+
+        Args:
+            things: paths, URIs, the owner's keys or image ids; what is none of the others is taken for a key.
+            key: a key that could be mistaken for something else.
+
+        Raises:
+            ImageNotFound: one of them is not stored; nothing is deleted.
+        """
+        uris, keys, ids = [], [] if key is None else [key], []
+        for thing in things:
+            name = os.fspath(thing) if not isinstance(thing, UUID) else str(thing)
+            if (image_id := as_uuid(name)) is not None:
+                ids.append(image_id)
+            elif reading.image_known_as(self._database, uri=name):
+                uris.append(name)
+            elif reading.image_known_as(self._database, uri=uri_of(name)) or os.path.lexists(name):
+                uris.append(uri_of(name))
+            else:
+                keys.append(name)
+        return delete_named(self._database, uris=uris, keys=keys, images=ids)
 
     def search(
         self,

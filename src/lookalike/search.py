@@ -129,7 +129,7 @@ class Searcher:
         if isinstance(image, UUID):
             return self._stored_image(image, str(image))
         name = os.fspath(image)
-        if (image_id := _as_uuid(name)) is not None:
+        if (image_id := as_uuid(name)) is not None:
             return self._stored_image(image_id, name)
         if urlsplit(name).scheme in ("http", "https"):
             known = image_known_as(self.database, uri=name)
@@ -153,7 +153,7 @@ class Searcher:
         """What a person means by a word on the command line: a file, URL or id if it is one, else a text."""
         if isinstance(thing, str):
             is_image = (
-                _as_uuid(thing) is not None
+                as_uuid(thing) is not None
                 or urlsplit(thing).scheme in ("http", "https", "file")
                 or os.path.isfile(thing)
             )
@@ -206,7 +206,8 @@ class Searcher:
         return bytes(data)
 
 
-def _as_uuid(text: str) -> UUID | None:
+def as_uuid(text: str) -> UUID | None:
+    """The id of an image, if `text` reads like one."""
     try:
         return UUID(text) if len(text) in (32, 36) else None
     except ValueError:

@@ -310,6 +310,14 @@ class Status:
 
 
 @dataclass(frozen=True, slots=True)
+class Deleted:
+    """What a deletion removed: files, and the images, with all their embeddings, that had no other file."""
+
+    files: int
+    images: int
+
+
+@dataclass(frozen=True, slots=True)
 class IngestReport:
     """What an ingest did. ``found = embedded + unchanged + failed + unsupported + pending``.
 

@@ -1,10 +1,11 @@
-"""`lookalike status`, `failures`, `models` and `doctor`: what is stored, and whether all is well."""
+"""`lookalike status`, `failures`, `delete`, `models` and `doctor`: what is stored, and whether all is well."""
 
 from __future__ import annotations
 
 import dataclasses
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 from rich.markup import escape
@@ -53,6 +54,24 @@ def failures(as_json: JsonOption = False) -> None:
         sys.stdout.write(f" ({notes})\n" if notes else "\n")
     if not found:
         out.print("Nothing has failed.")
+
+
+def delete(
+    things: Annotated[
+        list[str], typer.Argument(metavar="PATH|URI|KEY|IMAGE_ID…", help="What to forget; all of it or nothing.")
+    ],
+    as_json: JsonOption = False,
+) -> None:
+    """Forget files; an image goes, with its embeddings, when its last file does.
+
+    The pictures themselves are not touched.
+    """
+    with open_library() as images:
+        gone = images.delete(*things)
+    if as_json:
+        write_json(dataclasses.asdict(gone))
+    else:
+        out.print(f"{gone.files:,} files deleted, and {gone.images:,} images that had no other")
 
 
 @models.command("list")

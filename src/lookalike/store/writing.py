@@ -10,16 +10,18 @@ from uuid import UUID
 import numpy as np
 import psycopg
 from pgvector import HalfVector
+from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from lookalike.errors import DatabaseError, ModelMismatch
+from lookalike.errors import DatabaseError, ImageNotFound, ModelMismatch
 from lookalike.store.database import Database
 from lookalike.store.models import add_model
-from lookalike.types import DIMENSIONS, Content, Embedding, Model, Vector
+from lookalike.types import DIMENSIONS, Content, Deleted, Embedding, Model, Vector
 
 COLLECTION = "default"
 """The collection of files that name none."""
 
+_NAMES = {"uri": "file", "key": "key", "image_id": "image"}
 _ATTEMPTS = 8
 _RACES = (psycopg.errors.UniqueViolation, psycopg.errors.DeadlockDetected, psycopg.errors.ForeignKeyViolation)
 _T = TypeVar("_T")
@@ -205,19 +207,57 @@ def _record(connection: psycopg.Connection, model: Model, failure: NewFailure) -
 
 def remove_abandoned(database: Database, images: Sequence[UUID]) -> None:
     """Delete those of `images` that lie nowhere any more, with their embeddings."""
+    _in_spite_of_races(database, lambda connection: _remove_fileless(connection, images))
 
-    def remove(connection: psycopg.Connection) -> None:
-        # Whoever is adding a file to one of them holds a lock on it. The second statement sees what they added.
-        connection.execute(
-            "select from lookalike.images where image_id = any(%s) order by image_id for update", [list(images)]
-        )
-        connection.execute(
-            "delete from lookalike.images i where image_id = any(%s)"
-            " and not exists (select from lookalike.files f where f.image_id = i.image_id)",
-            [list(images)],
-        )
 
-    _in_spite_of_races(database, remove)
+def delete_named(
+    database: Database, *, uris: Sequence[str] = (), keys: Sequence[str] = (), images: Sequence[UUID] = ()
+) -> Deleted:
+    """Delete files by URI, by the owner's key and by image, and the images that have no file left, in one transaction.
+
+    Raises:
+        ImageNotFound: one of the names is nobody's; nothing is deleted.
+    """
+
+    def delete(connection: psycopg.Connection) -> Deleted:
+        wanted: dict[str, Sequence[object]] = {"uri": uris, "key": keys, "image_id": images}
+        for column, names in wanted.items():
+            if names:
+                known = connection.execute(
+                    sql.SQL("select distinct {0} from lookalike.files where {0} = any(%s)").format(
+                        sql.Identifier(column)
+                    ),
+                    [list(names)],
+                )
+                missing = set(names) - {row[0] for row in known}
+                if missing:
+                    raise ImageNotFound(f"There is no stored {_NAMES[column]} {min(map(str, missing))}.")
+        gone = connection.execute(
+            "delete from lookalike.files"
+            " where uri = any(%s::text[]) or key = any(%s::text[]) or image_id = any(%s::uuid[])"
+            " returning image_id, collection, uri",
+            [list(uris), list(keys), list(images)],
+        ).fetchall()
+        connection.execute(
+            "delete from lookalike.failures where (collection, uri) in (select * from unnest(%s::text[], %s::text[]))",
+            [[collection for _, collection, _ in gone], [uri for _, _, uri in gone]],
+        )
+        return Deleted(len(gone), _remove_fileless(connection, sorted({image for image, _, _ in gone})))
+
+    return _in_spite_of_races(database, delete)
+
+
+def _remove_fileless(connection: psycopg.Connection, images: Sequence[UUID]) -> int:
+    """Delete those of `images` that lie nowhere, with their embeddings; returns how many."""
+    # Whoever is adding a file to one of them holds a lock on it. The second statement sees what they added.
+    connection.execute(
+        "select from lookalike.images where image_id = any(%s) order by image_id for update", [list(images)]
+    )
+    return connection.execute(
+        "delete from lookalike.images i where image_id = any(%s)"
+        " and not exists (select from lookalike.files f where f.image_id = i.image_id)",
+        [list(images)],
+    ).rowcount
 
 
 def _in_spite_of_races(database: Database, work: Callable[[psycopg.Connection], _T]) -> _T:
