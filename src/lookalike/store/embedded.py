@@ -171,7 +171,9 @@ class EmbeddedServer:
             **self._overrides,
         }
         lines = (f"{name} = '{value}'\n" for name, value in settings.items())
-        (self.data / "lookalike.conf").write_text("".join(lines))
+        file = self.data / "lookalike.conf"
+        file.write_text("".join(lines))
+        file.chmod(0o644)  # where we are root, the server is not; the folder is shut to everybody else
 
     def _remove_stale_pid_file(self) -> None:
         """After a reboot or a ``kill -9`` the pid file may name a process that is no PostgreSQL any more.
