@@ -17,7 +17,7 @@ from uuid import UUID
 import requests
 
 from lookalike.embedders import Embedder
-from lookalike.embedders.check import check_picture
+from lookalike.embedders.check import PICTURE_SUFFIXES, check_picture
 from lookalike.errors import ImageNotFound, ItemError, ModelMismatch
 from lookalike.store.database import Database
 from lookalike.store.models import StoredModel
@@ -156,6 +156,8 @@ class Searcher:
                 as_uuid(thing) is not None
                 or urlsplit(thing).scheme in ("http", "https", "file")
                 or os.path.isfile(thing)
+                # a name that was mistyped, not a text to pay for
+                or os.path.splitext(thing)[1].lower() in PICTURE_SUFFIXES
             )
             return self.image(thing) if is_image else self.text(thing)
         return self.image(thing)

@@ -144,6 +144,7 @@ def test_a_signal_ends_the_run_in_good_order(
         process.send_signal(number)
         stdout, stderr = process.communicate(timeout=20)
         assert process.returncode == code, stderr
+        assert "Run the same command again" in stderr
         report = json.loads(stdout)
         assert report["stopped"]
         assert 0 < report["embedded"] == report["calls"] == emulator.stats()["billed"] < 20
@@ -368,3 +369,14 @@ def test_plain_lines_without_a_terminal(run: RunCommand, emulator: Emulator, pho
     done = run("ingest", photos, **azure(emulator))
     assert "\x1b" not in done.stderr + done.stdout
     assert "20 found under azure-vision/2023-04-15: 20 embedded" in done.stdout
+
+
+def test_a_run_that_does_less_than_one_may_expect_says_so(
+    run: RunCommand, emulator: Emulator, photos: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "no files there" in run("ingest", "empty", **azure(emulator)).stderr
+    done = run("ingest", photos, "--model", "local/classic-1")
+    assert done.returncode == 0
+    assert "does not recognise things" in done.stderr
+    assert "--model azure-vision/2023-04-15" in run("ingest", photos, **azure(emulator)).stderr

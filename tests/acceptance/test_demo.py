@@ -49,13 +49,13 @@ def test_the_demo_shows_everything_once_and_again(tmp_path: Path) -> None:
     assert f"{found[1]} files: 0 embedded now, {found[1]} known already" in again.stdout
 
     # what it says to try next works as printed
-    lines = again.stdout[again.stdout.index("Try next") :].splitlines()[1:5]
-    assert "DATABASE_URL=" in lines[0]
+    lines = again.stdout[again.stdout.index("Try next") :].splitlines()[1:6]
+    assert "activate" in lines[0]
+    assert "DATABASE_URL=" in lines[1]
     script = "\n".join([*lines, "lookalike db stop"])
-    path = str(Path(sys.executable).parent)
     tried = subprocess.run(
         ["bash", "-euc", script],
-        env=command_environment(**variables, PATH=f"{path}:/usr/bin:/bin"),
+        env=command_environment(**variables, PATH="/usr/bin:/bin"),
         capture_output=True,
         text=True,
         check=False,

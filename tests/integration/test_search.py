@@ -387,6 +387,13 @@ def test_a_long_text_is_a_text(filled: Lookalike, emulator: Emulator) -> None:
         filled.search("\udcff")
 
 
+def test_a_mistyped_file_is_no_text_to_pay_for(filled: Lookalike, emulator: Emulator) -> None:
+    for name in ("holidy.jpg", "photos/nope.PNG"):
+        with pytest.raises(ImageNotFound, match="There is no file"):
+            filled.embed(name)
+    assert emulator.stats()["billed"] == 20
+
+
 def test_a_limit_beyond_all_bounds(filled: Lookalike) -> None:
     for exact in (True, False):
         assert len(filled.search("x", limit=1 << 62, exact=exact)) == 20

@@ -60,29 +60,30 @@ def _root(
     Settings come from the environment and from a file .env in the working directory.
     Try it without any account: lookalike demo
     """
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _OnConsole(sparingly=not verbose)
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s" if verbose else "%(message)s"))
-    if not verbose:
-        handler.addFilter(_Sparingly())
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.getLogger("lookalike").setLevel(logging.DEBUG if verbose else logging.ERROR)
     # a service that cannot be reached is called again for minutes: nobody should sit before a silent terminal
     logging.getLogger("lookalike.embedders").setLevel(logging.DEBUG if verbose else logging.INFO)
 
 
-class _Sparingly(logging.Filter):
-    """Lets one message through every ten seconds: many callers wait for the same reason."""
+class _OnConsole(logging.Handler):
+    """Prints above a progress bar, and sparingly: many callers wait for the same reason."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, sparingly: bool) -> None:
         super().__init__()
+        self._pause = 10.0 if sparingly else 0.0
         self._next = 0.0
 
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Whether enough time has passed since the last message."""
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one message, at most every ten seconds."""
         if record.created < self._next:
-            return False
-        self._next = record.created + 10
-        return True
+            return
+        if self._pause and not self._next:
+            say("What may pass is tried again for five minutes; Ctrl-C loses nothing.")
+        self._next = record.created + self._pause
+        say(self.format(record))
 
 
 def main() -> Never:

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from lookalike.cli.output import JsonOption, ModelOption, open_library, say, write_json
+from lookalike.cli.output import JsonOption, ModelOption, open_library, say, settings, write_json
 from lookalike.cli.progress import show_progress, stop_on_signal
+from lookalike.config import DEFAULT_MODEL
 from lookalike.errors import ConfigurationError, LookalikeError
 from lookalike.types import IngestReport
 
@@ -33,8 +34,9 @@ def ingest(
 ) -> None:
     """Bring in every picture of folders, files and globs.
 
-    What is known already, by name and date or by content, costs nothing. A run that was interrupted goes on where
-    it stopped when it is started again.
+    What is known already, by name and date or by content, costs nothing.
+
+    A run that was interrupted goes on where it stopped when it is started again.
     """
     if code is not None and not retry_failed:
         raise ConfigurationError("--code goes with --retry-failed.")
@@ -55,7 +57,13 @@ def ingest(
                 _show(error.report, as_json)
             raise
     _show(report, as_json)
+    if not report.found:
+        say("There are no files there.")
+    given = settings()
+    if report.model.startswith("local/") and given.vision_key and not (model or given.model):
+        say(f"VISION_KEY is set, but this library uses {report.model}. To move on: --model {DEFAULT_MODEL}")
     if stop.signal is not None:
+        say("Stopped early. Run the same command again to go on.")
         raise typer.Exit(128 + stop.signal)
     if report.new_failures:
         say("See why with: lookalike failures")

@@ -213,7 +213,7 @@ def _key(settings: Settings) -> str:
     missing = " and ".join(name for name, value in wanted.items() if not (value or "").strip())
     if missing:
         raise ConfigurationError(
-            f"{_NAME} needs {missing}; the portal shows them under 'Keys and Endpoint' of the resource, and so do\n"
+            f"{_NAME} needs {missing}: look under 'Keys and Endpoint' of the resource in the portal, or run\n"
             f"  {_SHOW}\n  {_KEYS}\nNo account yet? `lookalike demo` needs none."
         )
     key = str(settings.vision_key).strip()

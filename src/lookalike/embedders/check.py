@@ -14,6 +14,14 @@ from lookalike.types import Content, Limits
 # Pillow refuses twice its limit by itself; the warning before that would reach whoever runs us, who can do nothing.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
+PICTURE_SUFFIXES = frozenset(
+    {
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".ico", ".mpo"),
+        *(".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".psd"),
+    }
+)
+"""A file with one of these is expected to be a picture: if it is none, it has failed."""
+
 _DRAFT_SIZE = (256, 256)
 """JPEGs are decoded at a fraction of their size: that reads every byte and costs a tenth."""
 

@@ -9,17 +9,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lookalike.embedders.check import PICTURE_SUFFIXES
 from lookalike.errors import SourceNotFound
 from lookalike.store.writing import Place
 from lookalike.types import uri_of
-
-PICTURE_SUFFIXES = frozenset(
-    {
-        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".ico", ".mpo"),
-        *(".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".psd"),
-    }
-)
-"""A file with one of these is expected to be a picture: if it is none, it has failed."""
 
 
 @dataclass(frozen=True, slots=True)

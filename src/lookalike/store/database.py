@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
@@ -78,7 +79,8 @@ class Database:
         if not settings.home_chosen and not settings.attended:
             raise ConfigurationError(
                 "No database is named, and there is no terminal: a private PostgreSQL might vanish with this machine. "
-                "Set LOOKALIKE_DATABASE_URL to a server, or LOOKALIKE_HOME to the folder that is to hold the data."
+                "Set LOOKALIKE_DATABASE_URL to a server, or LOOKALIKE_HOME to the folder that is to hold the data:\n"
+                f"  export LOOKALIKE_HOME={shlex.quote(str(settings.home))}"
             )
         server = EmbeddedServer(settings.home, announce=announce)
         server.start()

@@ -294,7 +294,9 @@ class EmbeddedServer:
             check=False,
         )
         try:
-            return pwd.getpwnam(SYSTEM_USER).pw_uid
+            user = pwd.getpwnam(SYSTEM_USER).pw_uid
+            self._announce(f"Made the system user {SYSTEM_USER}, as whom PostgreSQL runs: it refuses to run as root.")
+            return user
         except KeyError:
             raise ConfigurationError(
                 f"PostgreSQL refuses to run as root, and the system user {SYSTEM_USER!r} could not be made "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+import shutil
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -65,6 +67,8 @@ def _show(folder: Path | None, home: Path) -> None:
     sheet = write_contact_sheet(
         home / "contact-sheet.html", [(_TEXT, None, by_text), ("More like this one", start, by_image)]
     )
+    script = Path(sys.executable).with_name("activate")
+    activate = [] if shutil.which("lookalike") else [f"  source {escape(shlex.quote(str(script)))}"]
     # a database named elsewhere would go before the demo's own
     emptied = "".join(f" {name}=" for name in _OVERRIDING if read_environment().get(name))
     out.print(
@@ -72,13 +76,17 @@ def _show(folder: Path | None, home: Path) -> None:
         f"  {escape(sheet.as_uri())}",
         "",
         "[bold]Try next[/]",
+        *activate,
         f"  export LOOKALIKE_HOME={escape(shlex.quote(str(home)))} LOOKALIKE_MODEL={DEMO_MODEL}{emptied}",
         "  lookalike search 'a dark forest'",
         f"  lookalike similar {escape(shlex.quote(str(start.path)))}",
         "  lookalike status",
-        '  psql "$(lookalike db url)" -c "select * from lookalike.library limit 3"',
+        '  psql "$(lookalike db url)" -c "select uris, width, height from lookalike.library limit 3"',
         "",
-        "Then your own pictures, by meaning: set VISION_ENDPOINT and VISION_KEY (see README.md).",
+        "[bold]Then your own pictures, by meaning[/] (README.md says how to get a key)",
+        "  unset LOOKALIKE_HOME LOOKALIKE_MODEL",
+        "  export VISION_ENDPOINT=… VISION_KEY=…",
+        "  lookalike ingest FOLDER",
         sep="\n",
         soft_wrap=True,
     )
