@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import warnings
+from collections.abc import Iterator
 from hashlib import sha256
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from lookalike.errors import ItemError
 from lookalike.types import Content, Limits
@@ -33,24 +35,37 @@ def check_picture(data: bytes, limits: Limits) -> Content:
         ItemError: it is not; codes ``empty-file``, ``not-an-image``, ``unsupported-format``, ``damaged-image``,
             ``too-many-bytes``, ``too-many-pixels``, ``too-large``, ``too-small``.
     """
-    if not data:
-        raise ItemError("empty-file", "The file is empty.")
     if len(data) > limits.max_bytes:
         raise ItemError(
             "too-many-bytes", f"The file has {len(data):,} bytes; the model takes {limits.max_bytes:,} at most."
         )
+    with opened(data) as image:
+        width, height = image.size
+        media_type = image.get_format_mimetype() or "application/octet-stream"
+        _check_size(width, height, limits)
+        if media_type not in limits.media_types:
+            raise ItemError(
+                "unsupported-format",
+                f"The picture is {image.format}, which the model does not take. Save it as JPEG.",
+            )
+        image.draft("RGB", _DRAFT_SIZE)
+        image.load()
+    return Content(sha256(data).digest(), media_type, width, height, len(data))
+
+
+@contextlib.contextmanager
+def opened(data: bytes) -> Iterator[ImageFile.ImageFile]:
+    """The picture in `data`, to be decoded while the context lasts.
+
+    Raises:
+        ItemError: whatever keeps it from being decoded; codes ``empty-file``, ``not-an-image``, ``too-many-pixels``,
+            ``damaged-image``.
+    """
+    if not data:
+        raise ItemError("empty-file", "The file is empty.")
     try:
         with Image.open(io.BytesIO(data)) as image:
-            width, height = image.size
-            media_type = image.get_format_mimetype() or "application/octet-stream"
-            _check_size(width, height, limits)
-            if media_type not in limits.media_types:
-                raise ItemError(
-                    "unsupported-format",
-                    f"The picture is {image.format}, which the model does not take. Save it as JPEG.",
-                )
-            image.draft("RGB", _DRAFT_SIZE)
-            image.load()
+            yield image
     except ItemError:
         raise
     except UnidentifiedImageError:
@@ -60,7 +75,6 @@ def check_picture(data: bytes, limits: Limits) -> Content:
     except Exception as error:
         # Pillow's decoders raise whatever their format's code raises: OSError, SyntaxError, struct.error …
         raise ItemError("damaged-image", f"The picture cannot be decoded to its end: {error}") from None
-    return Content(sha256(data).digest(), media_type, width, height, len(data))
 
 
 def _check_size(width: int, height: int, limits: Limits) -> None:

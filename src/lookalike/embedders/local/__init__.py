@@ -17,15 +17,15 @@ it says nothing, its vector is zero. Nothing here is learned. Whoever changes a 
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from lookalike.embedders.check import opened
 from lookalike.embedders.local.sketch import draw_sketches
 from lookalike.embedders.local.text import understand
 from lookalike.errors import ConfigurationError, ItemError
@@ -135,26 +135,14 @@ def _decode(data: bytes) -> npt.NDArray[np.uint8]:
     Raises:
         ItemError: there is none.
     """
-    if not data:
-        raise ItemError("empty-file", "The file is empty.")
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            if image.get_format_mimetype() not in _LIMITS.media_types:
-                raise ItemError("unsupported-format", f"The picture is {image.format}. Save it as JPEG or PNG.")
-            image.draft("RGB", (2 * _SIDE, 2 * _SIDE))
-            image.load()
-            small = _on_white(_shrink(image))
-            turn = _TURNS.get(_orientation(image))
+    with opened(data) as image:
+        if image.get_format_mimetype() not in _LIMITS.media_types:
+            raise ItemError("unsupported-format", f"The picture is {image.format}. Save it as JPEG or PNG.")
+        image.draft("RGB", (2 * _SIDE, 2 * _SIDE))
+        image.load()
+        small = _on_white(_shrink(image))
+        turn = _TURNS.get(_orientation(image))
         return np.asarray(small.transpose(turn) if turn is not None else small)
-    except ItemError:
-        raise
-    except UnidentifiedImageError:
-        raise ItemError("not-an-image", "The bytes are no picture, whatever the file is called.") from None
-    except Image.DecompressionBombError:
-        raise ItemError("too-many-pixels", "The picture unpacks to more pixels than can be decoded safely.") from None
-    except Exception as error:
-        # Pillow's decoders raise whatever their format's code raises: OSError, SyntaxError, struct.error …
-        raise ItemError("damaged-image", f"The picture cannot be decoded to its end: {error}") from None
 
 
 def _shrink(image: Image.Image) -> Image.Image:
