@@ -22,6 +22,11 @@ DEFAULT_MODEL = "azure-vision/2023-04-15"
 AZURE_VISION_RATE = 10.0
 """Calls a second that Azure grants a paid resource (S1); the free tier F0 grants 20 a minute."""
 
+_LIBPQ_SERVER = ("PGHOST", "PGHOSTADDR", "PGSERVICE", "PGDATABASE")
+
+DATABASE_VARIABLES = ("LOOKALIKE_DATABASE_URL", "DATABASE_URL", *_LIBPQ_SERVER)
+"""Any of these names a database; without them all, the embedded server is used."""
+
 _LIBPQ_VARIABLES = {
     "PGHOST": "host",
     "PGHOSTADDR": "hostaddr",
@@ -111,7 +116,7 @@ def read_environment(dotenv: Path | None = None) -> dict[str, str]:
 
 def _libpq_dsn(given: Mapping[str, str]) -> str | None:
     """libpq's own variables as a DSN, if they name a server; they may stand in a ``.env``, which libpq cannot see."""
-    if not {"PGHOST", "PGHOSTADDR", "PGSERVICE", "PGDATABASE"} & given.keys():
+    if given.keys().isdisjoint(_LIBPQ_SERVER):
         return None
     quoted = (
         (key, given[name].replace("\\", "\\\\").replace("'", "\\'"))

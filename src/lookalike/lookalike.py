@@ -14,10 +14,9 @@ from lookalike.config import DEFAULT_MODEL, Settings
 from lookalike.embedders import Embedder, open_embedder
 from lookalike.embedders.http import INTERACTIVE
 from lookalike.ingest import Retry, check_sources, ingest
-from lookalike.search import ImageQuery, Query, Searcher, as_uuid
+from lookalike.search import ImageQuery, Searcher, as_uuid
 from lookalike.store import reading
 from lookalike.store.database import Database
-from lookalike.store.models import StoredModel
 from lookalike.store.writing import delete_named
 from lookalike.types import Deleted, Embedding, Failure, IngestReport, Model, Result, Status, uri_of
 
@@ -191,7 +190,7 @@ class Lookalike:
             ItemError: the model does not take this text or picture.
             ServiceError: the service cannot be used.
         """
-        return self._query(thing, model).embedding
+        return self._searcher(model).text_or_image(thing).embedding
 
     def similarity(self, a: ImageQuery, b: ImageQuery, *, model: str | None = None) -> float:
         """Cosine similarity, -1 to 1, of any two texts or pictures; they are understood as `embed` does."""
@@ -207,10 +206,7 @@ class Lookalike:
 
     def model_name(self, model: str | None = None) -> str:
         """The model that a call uses: the one named, else ``LOOKALIKE_MODEL``, the active one, or the default."""
-        if name := model or self._settings.model:
-            return Model(name).name
-        stored = reading.model_to_search(self._database, None)
-        return stored.model.name if stored else DEFAULT_MODEL
+        return self._searcher(model).model
 
     @property
     def place(self) -> str:
@@ -233,12 +229,10 @@ class Lookalike:
     ) -> None:
         self.close()
 
-    def _query(self, thing: ImageQuery, model: str | None) -> Query:
-        return self._searcher(model).text_or_image(thing)
-
     def _searcher(self, model: str | None) -> Searcher:
-        name = self.model_name(model)
-        stored: StoredModel | None = reading.model_to_search(self._database, name)
+        named = model or self._settings.model
+        stored = reading.model_to_search(self._database, Model(named).name if named else None)
+        name = named or (stored.model.name if stored else DEFAULT_MODEL)
         return Searcher(self._database, name, stored, lambda: self._embedder(name))
 
     def _embedder(self, name: str) -> Embedder:

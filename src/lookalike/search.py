@@ -72,16 +72,14 @@ class Searcher:
         if query.embedding.model.name != stored.model.name:
             raise ModelMismatch(stored.model.name, query.embedding.model.name)
         leave_out = None if include_self else query.image_id
-        found = nearest(self.database, stored, query.embedding.vector, limit=limit, exact=exact, leave_out=leave_out)
-        return Result(
-            model=stored.model.name,
+        return nearest(
+            self.database,
+            stored,
+            query.embedding.vector,
+            limit=limit,
+            exact=exact,
+            leave_out=leave_out,
             query=query.words,
-            hits=found.hits,
-            exact=found.exact,
-            index=found.index,
-            ef_search=found.ef_search,
-            completed=found.completed,
-            seconds=found.seconds,
         )
 
     def require_vectors(self) -> StoredModel:

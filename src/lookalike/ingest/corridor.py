@@ -281,20 +281,12 @@ class Corridor:
                 written.append((item, len(places)))
                 match item.outcome:
                     case ItemError() as error:
-                        failures += [
-                            NewFailure(
-                                *(
-                                    place,
-                                    "embed",
-                                    error.code,
-                                    str(error),
-                                    error.retryable,
-                                    error.request_id,
-                                    item.content,
-                                )
-                            )
-                            for place in places
-                        ]
+                        failed = NewFailure(
+                            *(places[0], "embed", error.code, str(error), error.retryable),
+                            request_id=error.request_id,
+                            content=item.content,
+                        )
+                        failures += [replace(failed, place=place) for place in places]
                     case Embedding() as embedding:
                         files += [NewFile(place, item.content, embedding) for place in places]
                     case _:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Literal
 from uuid import UUID
@@ -15,7 +14,7 @@ from pgvector import HalfVector
 from lookalike.store.database import Database
 from lookalike.store.models import StoredModel, active_model, model_named, models
 from lookalike.store.writing import half_vector
-from lookalike.types import Embedding, Failure, File, Hit, Model, ModelStatus, Status, Vector
+from lookalike.types import Embedding, Failure, File, Hit, Model, ModelStatus, Result, Status, Vector
 
 EXACT_BELOW_BYTES = 3 << 20
 """Up to this heap size, about a thousand vectors, comparing all of them costs no more than walking the index."""
@@ -48,18 +47,6 @@ select c.image_id, c.distance, f.uri, f.key, f.collection, f.metadata
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """The nearest images to a vector and how they were found; see `lookalike.types.Result`."""
-
-    hits: tuple[Hit, ...]
-    exact: bool
-    index: str | None
-    ef_search: int | None
-    completed: bool
-    seconds: float
-
-
 def nearest(
     database: Database,
     stored: StoredModel,
@@ -68,7 +55,8 @@ def nearest(
     limit: int,
     exact: bool | None = None,
     leave_out: UUID | None = None,
-) -> Found:
+    query: str = "",
+) -> Result:
     """The `limit` images nearest to `vector`, by distance and then by id; fewer only where no more exist.
 
     The index compares rounded, normalised vectors, so that neighbours closer than 1e-4 may swap and fall over the
@@ -77,6 +65,7 @@ def nearest(
     Args:
         exact: compare every vector; None leaves it to the size of the model.
         leave_out: an image that is not to be found, usually the query itself.
+        query: what is searched for, in words, for the result to repeat.
     """
     if exact is None:
         exact = stored.bytes <= EXACT_BELOW_BYTES
@@ -99,12 +88,13 @@ def nearest(
                 )
                 cursor = connection.execute(_statement(database, stored, exact=False), parameters)
             rows = cursor.fetchall()
-            if len({row[0] for row in rows}) < limit:
+            if (found := len({row[0] for row in rows})) < limit:
                 # a damaged or bounded walk may end early, and only a full scan knows that there is no more
-                found = len({row[0] for row in rows})
                 rows = connection.execute(_statement(database, stored, exact=True), parameters).fetchall()
                 completed = len({row[0] for row in rows}) > found
-    return Found(
+    return Result(
+        model=stored.model.name,
+        query=query,
         hits=_hits(rows),
         exact=exact or completed,
         index=None if exact else stored.index,

@@ -16,7 +16,7 @@ from lookalike.cli.demo.pictures import draw_samples
 from lookalike.cli.output import out, say, settings
 from lookalike.cli.progress import show_progress, stop_on_signal
 from lookalike.cli.search import print_hits
-from lookalike.config import Settings, read_environment
+from lookalike.config import DATABASE_VARIABLES, Settings, read_environment
 from lookalike.errors import ImageNotFound
 from lookalike.lookalike import Lookalike
 from lookalike.store.embedded import EmbeddedServer
@@ -25,7 +25,6 @@ DEMO_MODEL = "local/classic-1"
 
 _TEXT = "a red sunset over the sea"
 _ELSEWHERE = "snow on a mountain"
-_OVERRIDING = ("LOOKALIKE_DATABASE_URL", "DATABASE_URL", "PGHOST", "PGHOSTADDR", "PGSERVICE", "PGDATABASE")
 
 
 def demo(
@@ -70,7 +69,7 @@ def _show(folder: Path | None, home: Path) -> None:
     script = Path(sys.executable).with_name("activate")
     activate = [] if shutil.which("lookalike") else [f"  source {escape(shlex.quote(str(script)))}"]
     # a database named elsewhere would go before the demo's own
-    emptied = "".join(f" {name}=" for name in _OVERRIDING if read_environment().get(name))
+    emptied = "".join(f" {name}=" for name in DATABASE_VARIABLES if read_environment().get(name))
     out.print(
         "[bold]See it[/]",
         f"  {escape(sheet.as_uri())}",
