@@ -18,7 +18,8 @@ from lookalike.search import ImageQuery, Searcher, as_uuid
 from lookalike.store import reading
 from lookalike.store.database import Database
 from lookalike.store.writing import delete_named
-from lookalike.types import Deleted, Embedding, Failure, IngestReport, Model, Result, Status, uri_of
+from lookalike.types import Deleted, Embedding, Failure, IngestReport, Model, Result, Status
+from lookalike.uris import uri_of
 
 _log = logging.getLogger("lookalike")
 

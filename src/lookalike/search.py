@@ -17,13 +17,14 @@ from uuid import UUID
 import requests
 
 from lookalike.embedders import Embedder
-from lookalike.embedders.check import PICTURE_SUFFIXES, check_picture
 from lookalike.errors import ImageNotFound, ItemError, ModelMismatch
+from lookalike.pictures.check import PICTURE_SUFFIXES, check_picture
 from lookalike.store.database import Database
 from lookalike.store.models import StoredModel
 from lookalike.store.reading import image_exists, image_known_as, nearest, remembered_query, stored_embedding
 from lookalike.store.writing import remember_query
-from lookalike.types import Embedding, ImageInput, Result, path_of, uri_of
+from lookalike.types import Embedding, ImageInput, Result
+from lookalike.uris import path_of, uri_of
 
 ImageQuery: TypeAlias = bytes | str | os.PathLike[str] | UUID
 """A picture to search with: its bytes, a path, a URL, the URI or the id of a stored image."""

@@ -5,20 +5,19 @@ All of them are frozen. A vector never travels without its model.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeAlias
-from urllib.parse import quote, unquote, urlsplit
 from uuid import UUID
 
 import numpy as np
 import numpy.typing as npt
 
 from lookalike.errors import ConfigurationError, ModelMismatch
+from lookalike.uris import path_of
 
 DIMENSIONS = 1024
 """Length of every stored vector; models that give fewer numbers are zero-padded."""
@@ -158,17 +157,6 @@ class Usage:
 
     calls: int = 0
     retries: int = 0
-
-
-def uri_of(path: str | os.PathLike[str]) -> str:
-    """A local path as the library names it: absolute, percent-encoded, ``file://``."""
-    return "file://" + quote(os.fsencode(os.path.abspath(path)))
-
-
-def path_of(uri: str) -> Path | None:
-    """The local path that a ``file://`` URI names, or None for any other URI."""
-    parts = urlsplit(uri)
-    return Path(unquote(parts.path, errors="surrogateescape")) if parts.scheme == "file" else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import pytest
 
 from lookalike import Lookalike
 from lookalike.emulator import Emulator
-from lookalike.types import uri_of
+from lookalike.uris import uri_of
 
 from ..conftest import settings_for
 

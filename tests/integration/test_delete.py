@@ -12,7 +12,7 @@ import pytest
 
 from lookalike import Deleted, ImageNotFound, Lookalike
 from lookalike.emulator import Emulator
-from lookalike.types import uri_of
+from lookalike.uris import uri_of
 
 from ..conftest import RunCommand
 

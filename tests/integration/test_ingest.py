@@ -26,7 +26,8 @@ from lookalike import (
 )
 from lookalike.config import Secret
 from lookalike.emulator import Emulator, expected_vector
-from lookalike.types import Embedding, ImageInput, uri_of
+from lookalike.types import Embedding, ImageInput
+from lookalike.uris import uri_of
 
 from ..conftest import draw_pictures, settings_for
 

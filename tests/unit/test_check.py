@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from lookalike import ItemError
-from lookalike.embedders.check import check_picture
+from lookalike.pictures.check import check_picture
 from lookalike.types import Limits
 
 LIMITS = Limits(200_000, 11, 15_999, frozenset({"image/jpeg", "image/png", "image/gif", "image/webp", "image/tiff"}))

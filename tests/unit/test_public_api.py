@@ -11,7 +11,8 @@ import yaml
 
 import lookalike
 from lookalike import ConfigurationError, IngestReport, LookalikeError, Model, Settings
-from lookalike.types import ImageInput, path_of, uri_of
+from lookalike.types import ImageInput
+from lookalike.uris import path_of, uri_of
 
 REPOSITORY = Path(__file__).parents[2]
 

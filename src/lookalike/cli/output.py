@@ -18,7 +18,8 @@ from rich.text import Text
 
 from lookalike.config import Settings, read_environment
 from lookalike.lookalike import Lookalike
-from lookalike.types import Hit, path_of
+from lookalike.types import Hit
+from lookalike.uris import path_of
 
 ModelOption = Annotated[
     str | None,

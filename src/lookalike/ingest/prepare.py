@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Literal
 
-from lookalike.embedders.check import check_picture
 from lookalike.errors import ItemError
 from lookalike.ingest.sources import Candidate, fingerprint_of
+from lookalike.pictures.check import check_picture
 from lookalike.store.writing import NewFailure, Place
 from lookalike.types import Content, Limits
 

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lookalike.embedders.check import PICTURE_SUFFIXES
 from lookalike.errors import SourceNotFound
+from lookalike.pictures.check import PICTURE_SUFFIXES
 from lookalike.store.writing import Place
-from lookalike.types import uri_of
+from lookalike.uris import uri_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,10 +25,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from lookalike.embedders.check import opened
 from lookalike.embedders.local.sketch import draw_sketches
 from lookalike.embedders.local.text import understand
 from lookalike.errors import ConfigurationError, ItemError
+from lookalike.pictures.check import opened
 from lookalike.types import Embedding, ImageInput, Limits, Model, Usage, Vector
 
 Array: TypeAlias = npt.NDArray[np.floating[Any]]
