@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import warnings
-from collections.abc import Iterator
 from hashlib import sha256
 
-from PIL import Image, ImageFile, UnidentifiedImageError
-
 from lookalike.errors import ItemError
+from lookalike.pictures.opening import opened
 from lookalike.types import Content, Limits
 
-# Pillow refuses twice its limit by itself; the warning before that would reach whoever runs us, who can do nothing.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+__all__ = ["PICTURE_SUFFIXES", "check_picture", "opened"]
 
 PICTURE_SUFFIXES = frozenset(
     {
@@ -51,30 +45,6 @@ def check_picture(data: bytes, limits: Limits) -> Content:
         image.draft("RGB", _DRAFT_SIZE)
         image.load()
     return Content(sha256(data).digest(), media_type, width, height, len(data))
-
-
-@contextlib.contextmanager
-def opened(data: bytes) -> Iterator[ImageFile.ImageFile]:
-    """The picture in `data`, to be decoded while the context lasts.
-
-    Raises:
-        ItemError: whatever keeps it from being decoded; codes ``empty-file``, ``not-an-image``, ``too-many-pixels``,
-            ``damaged-image``.
-    """
-    if not data:
-        raise ItemError("empty-file", "The file is empty.")
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            yield image
-    except ItemError:
-        raise
-    except UnidentifiedImageError:
-        raise ItemError("not-an-image", "The bytes are no picture, whatever the file is called.") from None
-    except Image.DecompressionBombError:
-        raise ItemError("too-many-pixels", "The picture unpacks to more pixels than can be decoded safely.") from None
-    except Exception as error:
-        # Pillow's decoders raise whatever their format's code raises: OSError, SyntaxError, struct.error …
-        raise ItemError("damaged-image", f"The picture cannot be decoded to its end: {error}") from None
 
 
 def _check_size(width: int, height: int, limits: Limits) -> None:
