@@ -5,10 +5,11 @@ from __future__ import annotations
 from hashlib import sha256
 
 from lookalike.errors import ItemError
+from lookalike.pictures.exif import exif_of
 from lookalike.pictures.opening import opened
 from lookalike.types import Content, Limits
 
-__all__ = ["PICTURE_SUFFIXES", "check_picture", "opened"]
+__all__ = ["PICTURE_SUFFIXES", "check_picture", "exif_of", "opened"]
 
 PICTURE_SUFFIXES = frozenset(
     {
