@@ -18,7 +18,7 @@ import requests
 
 from lookalike.embedders import Embedder
 from lookalike.errors import ImageNotFound, ItemError, ModelMismatch
-from lookalike.pictures.check import PICTURE_SUFFIXES, check_picture
+from lookalike.pictures.check import LARGEST_FILE, PICTURE_SUFFIXES, check_picture
 from lookalike.store.database import Database
 from lookalike.store.models import StoredModel
 from lookalike.store.reading import image_exists, image_known_as, nearest, remembered_query, stored_embedding
@@ -140,7 +140,8 @@ class Searcher:
         path = path_of(name) or Path(name)
         if os.path.isfile(path):
             try:
-                return self._picture(path.read_bytes(), name, uri_of(path))
+                with path.open("rb") as file:
+                    return self._picture(file.read(LARGEST_FILE + 1), name, uri_of(path))
             except OSError as error:
                 raise ImageNotFound(f"{name} cannot be read: {error.strerror}.") from None
         known = image_known_as(self.database, uri=name) or image_known_as(self.database, uri=uri_of(path))
@@ -180,8 +181,8 @@ class Searcher:
             if known := remembered_query(self.database, self.stored, "image", digest):
                 return Query(words, known, image_id)
         embedder = self.embedder()
-        check_picture(data, embedder.limits)
-        (answer,) = embedder.embed_images([ImageInput(data=data)])
+        checked = check_picture(data, embedder.limits)
+        (answer,) = embedder.embed_images([ImageInput(data=checked.data)])
         if isinstance(answer, ItemError):
             raise answer
         if self.stored is not None:
@@ -189,7 +190,6 @@ class Searcher:
         return Query(words, answer, image_id)
 
     def _fetched(self, url: str, place: str) -> bytes:
-        limit = self.embedder().limits.max_bytes
         try:
             with requests.Session() as session:
                 session.max_redirects = _FETCH_REDIRECTS
@@ -199,8 +199,8 @@ class Searcher:
                     data = bytearray()
                     for chunk in answer.iter_content(1 << 16):
                         data += chunk
-                        if len(data) > limit:
-                            raise ItemError("too-many-bytes", f"{place} holds more than {limit:,} bytes.")
+                        if len(data) > LARGEST_FILE:
+                            raise ItemError("too-many-bytes", f"{place} holds more than {LARGEST_FILE:,} bytes.")
         except requests.RequestException as error:
             # what requests says may repeat the query string, and with it a signature
             raise ImageNotFound(f"{place} cannot be fetched ({type(error).__name__}).") from None

@@ -26,6 +26,7 @@ from lookalike import (
 )
 from lookalike.config import Secret
 from lookalike.emulator import Emulator, expected_vector
+from lookalike.pictures.check import LARGEST_FILE
 from lookalike.types import Embedding, ImageInput
 from lookalike.uris import uri_of
 
@@ -171,8 +172,10 @@ def bad_pictures(folder: Path) -> dict[str, str]:
     (folder / "header-only.jpg").write_bytes(whole.read_bytes()[:30])
     Image.new("RGB", (10, 10), "red").save(folder / "tiny.png")
     Image.new("RGB", (5, 17000), "red").save(folder / "ribbon.png")
-    Image.new("RGB", (50, 50), "red").save(folder / "format.ppm")
-    (folder / "heavy.bmp").write_bytes(b"BM" + bytes(20_971_520))
+    (folder / "format.jxl").write_bytes(b"\0\0\0\x0cJXL \r\n\x87\n")
+    (folder / "drawing.jpg").write_text("<svg/>")
+    with (folder / "heavy.bmp").open("wb") as heavy:
+        heavy.truncate(LARGEST_FILE + 1)
     (folder / "broken-link.jpg").symlink_to(folder / "nowhere.jpg")
     return {
         "cut.jpg": "damaged-image",
@@ -181,7 +184,8 @@ def bad_pictures(folder: Path) -> dict[str, str]:
         "header-only.jpg": "damaged-image",
         "tiny.png": "too-small",
         "ribbon.png": "too-large",
-        "format.ppm": "unsupported-format",
+        "format.jxl": "unsupported-format",
+        "drawing.jpg": "unsupported",
         "heavy.bmp": "too-many-bytes",
         "broken-link.jpg": "unreadable",
     }

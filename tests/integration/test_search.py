@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import threading
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -13,9 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import psycopg
 import pytest
+from PIL import Image
 
 from lookalike import ImageNotFound, ItemError, Lookalike, ModelMismatch
+from lookalike.embedders.azure_vision import LIMITS
 from lookalike.emulator import Emulator, expected_vector
+from lookalike.pictures.check import check_picture
 from lookalike.search import Query, Searcher
 from lookalike.store.database import Database
 from lookalike.store.models import add_model
@@ -209,6 +213,18 @@ def test_a_new_picture_is_sent_once(filled: Lookalike, emulator: Emulator, tmp_p
     assert [hit.image_id for hit in first] == [hit.image_id for hit in second]
     assert emulator.stats()["billed"] == 21
     assert filled.status().images == 20
+
+
+def test_a_query_picture_is_sent_as_the_model_takes_it(filled: Lookalike, emulator: Emulator) -> None:
+    buffer = io.BytesIO()
+    Image.effect_noise((60, 40), 90).convert("CMYK").save(buffer, "TIFF")
+    data = buffer.getvalue()
+    sent = check_picture(data, LIMITS).data
+    found = filled.similar(data)
+    assert filled.similar(data).hits == found.hits
+    assert emulator.stats()["billed"] == 21
+    assert filled.similar(sent).hits == found.hits
+    assert emulator.stats()["billed"] == 22
 
 
 def test_a_text_is_sent_once(filled: Lookalike, emulator: Emulator) -> None:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from lookalike.errors import ItemError
 from lookalike.ingest.sources import Candidate, fingerprint_of
-from lookalike.pictures.check import check_picture
+from lookalike.pictures.check import LARGEST_FILE, check_picture
 from lookalike.store.writing import NewFailure, Place
 from lookalike.types import Content, Limits
 
@@ -37,18 +37,19 @@ def prepare(candidate: Candidate, limits: Limits) -> Picture | NewFailure | None
             raise ItemError("uri-too-long", f"The path is longer than {_LONGEST_URI} characters. Move or rename it.")
         if candidate.error is not None:
             raise ItemError("unreadable", candidate.error, retryable=True)
-        data, place = _read(candidate, place, limits)
+        data, place = _read(candidate, place)
         if data is None:
             return None
         stage = "check"
-        return Picture(place, check_picture(data, limits), data)
+        checked = check_picture(data, limits)
+        return Picture(place, checked.content, checked.data)
     except ItemError as error:
         if not candidate.expected:
             return None
         return NewFailure(place, stage, error.code, str(error), error.retryable)
 
 
-def _read(candidate: Candidate, place: Place, limits: Limits) -> tuple[bytes | None, Place]:
+def _read(candidate: Candidate, place: Place) -> tuple[bytes | None, Place]:
     """The bytes, with the fingerprint that belongs to them; no bytes where the head of a file tells that it is none."""
     try:
         with open(candidate.path, "rb") as file:
@@ -59,7 +60,7 @@ def _read(candidate: Candidate, place: Place, limits: Limits) -> tuple[bytes | N
                     return None, place
                 file.seek(0)
             # one byte more than is allowed, so that the check can tell
-            data = file.read(limits.max_bytes + 1)
+            data = file.read(LARGEST_FILE + 1)
             after = os.fstat(file.fileno())
     except OSError as error:
         raise ItemError("unreadable", f"The file cannot be read: {error.strerror}.", retryable=True) from None

@@ -29,6 +29,7 @@ from lookalike.embedders.local.sketch import draw_sketches
 from lookalike.embedders.local.text import understand
 from lookalike.errors import ConfigurationError, ItemError
 from lookalike.pictures.check import opened
+from lookalike.pictures.reshape import on_white, orientation_of, plain, upright
 from lookalike.types import Embedding, ImageInput, Limits, Model, Usage, Vector
 
 Array: TypeAlias = npt.NDArray[np.floating[Any]]
@@ -70,7 +71,7 @@ class LocalDescriptor:
         """Describe pictures: as many answers as pictures, in their order.
 
         The codes of the errors are ``url-not-supported``, ``empty-file``, ``not-an-image``, ``unsupported-format``,
-        ``damaged-image`` and ``too-many-pixels``.
+        ``damaged-image``, ``too-slow`` and ``too-many-pixels``.
         """
         return [self._answer(_describe_image, image) for image in images]
 
@@ -117,17 +118,6 @@ _SIDE = 128
 _LONGEST = 3.0
 """More stretched pictures are squeezed to this ratio of their sides."""
 
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""What makes a picture upright, by the number of its EXIF orientation."""
-
 
 def _decode(data: bytes) -> npt.NDArray[np.uint8]:
     """The picture in `data`, upright, on white, small: uint8, shape (height, width, 3).
@@ -140,47 +130,15 @@ def _decode(data: bytes) -> npt.NDArray[np.uint8]:
             raise ItemError("unsupported-format", f"The picture is {image.format}. Save it as JPEG or PNG.")
         image.draft("RGB", (2 * _SIDE, 2 * _SIDE))
         image.load()
-        small = _on_white(_shrink(image))
-        turn = _TURNS.get(_orientation(image))
-        return np.asarray(small.transpose(turn) if turn is not None else small)
+        small = on_white(_shrink(image)).convert("RGB")
+        return np.asarray(upright(small, orientation_of(image)))
 
 
 def _shrink(image: Image.Image) -> Image.Image:
     """The picture at working size, in a mode that keeps its transparency."""
-    if image.mode.startswith(("I", "F")):
-        image = _in_eight_bits(image)
-    elif "transparency" in image.info or image.mode in ("PA", "LA", "La", "RGBa"):
-        image = image.convert("RGBA")
-    elif image.mode not in ("L", "RGB", "RGBA", "CMYK"):
-        image = image.convert("RGB")
+    image = plain(image)
     ratio = min(max(image.width / image.height, 1 / _LONGEST), _LONGEST) ** 0.5
     return image.resize((round(_SIDE * ratio), round(_SIDE / ratio)), Image.Resampling.LANCZOS, reducing_gap=3.0)
-
-
-def _in_eight_bits(image: Image.Image) -> Image.Image:
-    """Sixteen bits, whole or floating numbers of unknown range as eight bits of grey."""
-    values: Array = np.nan_to_num(np.asarray(image, np.float32), posinf=0.0, neginf=0.0)
-    peak = float(values.max(initial=0.0))
-    if image.mode.startswith("I;16") or 255 < peak <= 65535:
-        values = values / 257
-    elif peak > 65535 or (image.mode == "F" and peak <= 1):
-        values = values * (255 / max(peak, 1))
-    return Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    if image.mode != "RGBA":
-        return image.convert("RGB")
-    white = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(white, image).convert("RGB")
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        return int(image.getexif().get(0x0112, 1))
-    except Exception:
-        # what a camera noted beside a picture may be garbage; the picture is none the worse for it
-        return 1
 
 
 # --- from pixels to numbers
