@@ -118,13 +118,14 @@ def emulator() -> Iterator[Emulator]:
 
 
 def settings_for(dsn: str, emulator: Emulator | None = None, model: str | None = None) -> Settings:
-    """Settings that reach a test's database and emulator, and do not wait for anybody's rate."""
+    """Settings that reach a test's database, emulator and web server, and do not wait for anybody's rate."""
     return Settings(
         database_url=Secret(dsn),
         model=model,
         vision_endpoint=emulator.url if emulator else None,
         vision_key=Secret("emulator") if emulator else None,
         vision_rate=5000.0,
+        allow_hosts=("127.0.0.1",),
     )
 
 
