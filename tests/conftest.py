@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,7 +33,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 IN_CI = bool(os.environ.get("LOOKALIKE_CI"))
 TEMPLATE = "lookalike_template"
 
-_OURS = ("LOOKALIKE_", "VISION_", "DATABASE_URL", "PG")
+_OURS = ("LOOKALIKE_", "VISION_", "DATABASE_URL", "PG", "AZURE_", "IDENTITY_", "MSI_")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -116,13 +118,14 @@ def emulator() -> Iterator[Emulator]:
 
 
 def settings_for(dsn: str, emulator: Emulator | None = None, model: str | None = None) -> Settings:
-    """Settings that reach a test's database and emulator, and do not wait for anybody's rate."""
+    """Settings that reach a test's database, emulator and web server, and do not wait for anybody's rate."""
     return Settings(
         database_url=Secret(dsn),
         model=model,
         vision_endpoint=emulator.url if emulator else None,
         vision_key=Secret("emulator") if emulator else None,
         vision_rate=5000.0,
+        allow_hosts=("127.0.0.1",),
     )
 
 
@@ -168,6 +171,43 @@ def real() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Azure's own storage emulator, without blobs; its connection string."""
+    named = os.environ.get("AZURITE")
+    local = REPOSITORY / "node_modules" / ".bin" / "azurite-blob"
+    program = named or shutil.which("azurite-blob") or (str(local) if local.exists() else None)
+    if program is None:
+        reason = "azurite-blob is not here: npm install --no-save azurite, or say in AZURITE where it is"
+        if IN_CI:
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    folder = tmp_path_factory.mktemp("azurite")
+    options = ["--silent", "--location", str(folder), "--blobHost", "127.0.0.1", "--blobPort", str(port)]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen([program, *options, "--skipApiVersionCheck"], stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            except OSError:
+                assert process.poll() is None, (folder / "log").read_text()
+                assert time.monotonic() < deadline, "azurite-blob does not answer"
+                time.sleep(0.1)
+        # the account and the key that Azurite has always had
+        yield (
+            "DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey=Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT5"
+            f"0uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==;BlobEndpoint=http://127.0.0.1:{port}/devstoreaccount1;"
+        )
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
 class RunCommand(Protocol):
     """Runs ``lookalike`` with arguments; extra variables go to its environment."""
 
@@ -203,7 +243,6 @@ def run(dsn: str, tmp_path: Path) -> RunCommand:
 @pytest.fixture
 def eventually() -> Callable[[Callable[[], bool]], None]:
     """Waits until something is so, or fails."""
-    import time
 
     def wait(condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + 20

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dotenv import dotenv_values
@@ -42,6 +42,13 @@ _LIBPQ_VARIABLES = {
     "PGOPTIONS": "options",
 }
 
+_AZURE_STORAGE_VARIABLES = {
+    "AZURE_STORAGE_CONNECTION_STRING": "connection_string",
+    "AZURE_STORAGE_ACCOUNT_NAME": "account_name",
+    "AZURE_STORAGE_ACCOUNT_KEY": "account_key",
+    "AZURE_STORAGE_SAS_TOKEN": "sas_token",
+}
+
 
 class Secret(str):
     """A string that does not show itself when printed by accident: its ``repr`` hides it."""
@@ -65,6 +72,8 @@ class Settings:
         vision_endpoint: base URL of the Azure AI Vision resource.
         vision_key: its key.
         vision_rate: calls a second that its tier grants.
+        allow_hosts: hosts (names, addresses, or either with ``:port``) inside our network that URLs may lead to.
+        azure_storage: ``connection_string``, ``account_name``, ``account_key`` and ``sas_token``, those that are set.
     """
 
     database_url: Secret | None = None
@@ -76,6 +85,8 @@ class Settings:
     vision_endpoint: str | None = None
     vision_key: Secret | None = None
     vision_rate: float = AZURE_VISION_RATE
+    allow_hosts: tuple[str, ...] = ()
+    azure_storage: Mapping[str, Secret] = field(default_factory=dict)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
@@ -97,6 +108,12 @@ class Settings:
             vision_endpoint=given.get("VISION_ENDPOINT"),
             vision_key=_secret(given, "VISION_KEY", "VISION_KEY_FILE"),
             vision_rate=_rate(given),
+            allow_hosts=tuple(
+                host.strip() for host in given.get("LOOKALIKE_ALLOW_HOSTS", "").split(",") if host.strip()
+            ),
+            azure_storage={
+                key: Secret(given[name].strip()) for name, key in _AZURE_STORAGE_VARIABLES.items() if name in given
+            },
         )
 
 

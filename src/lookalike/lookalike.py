@@ -14,6 +14,7 @@ from lookalike.config import DEFAULT_MODEL, Settings
 from lookalike.embedders import Embedder, open_embedder
 from lookalike.embedders.http import INTERACTIVE
 from lookalike.ingest import Retry, check_sources, ingest
+from lookalike.pictures.reading import Reader
 from lookalike.search import ImageQuery, Searcher, as_uuid
 from lookalike.store import reading
 from lookalike.store.database import Database
@@ -41,6 +42,7 @@ class Lookalike:
         self._settings = settings
         self._database = database
         self._announce = announce or _log.warning
+        self._reader = Reader(settings)
         self._embedders: dict[str, Embedder] = {}
         self._announced: set[str] = set()
         self._lock = threading.Lock()
@@ -220,6 +222,7 @@ class Lookalike:
             for embedder in self._embedders.values():
                 embedder.close()
             self._embedders.clear()
+        self._reader.close()
         self._database.close()
 
     def __enter__(self) -> Self:
@@ -234,7 +237,7 @@ class Lookalike:
         named = model or self._settings.model
         stored = reading.model_to_search(self._database, Model(named).name if named else None)
         name = named or (stored.model.name if stored else DEFAULT_MODEL)
-        return Searcher(self._database, name, stored, lambda: self._embedder(name))
+        return Searcher(self._database, name, stored, lambda: self._embedder(name), self._reader)
 
     def _embedder(self, name: str) -> Embedder:
         """The embedder for questions that a person waits for, opened once."""

@@ -11,26 +11,23 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import TypeAlias
-from urllib.parse import urlsplit
 from uuid import UUID
-
-import requests
 
 from lookalike.embedders import Embedder
 from lookalike.errors import ImageNotFound, ItemError, ModelMismatch
 from lookalike.pictures.check import LARGEST_FILE, PICTURE_SUFFIXES, check_picture
+from lookalike.pictures.reading import Reader
 from lookalike.store.database import Database
 from lookalike.store.models import StoredModel
 from lookalike.store.reading import image_exists, image_known_as, nearest, remembered_query, stored_embedding
 from lookalike.store.writing import remember_query
 from lookalike.types import Embedding, ImageInput, Result
-from lookalike.uris import path_of, uri_of
+from lookalike.uris import path_of, uri_of, without_secrets
 
 ImageQuery: TypeAlias = bytes | str | os.PathLike[str] | UUID
 """A picture to search with: its bytes, a path, a URL, the URI or the id of a stored image."""
 
-_FETCH_SECONDS = (10, 30)
-_FETCH_REDIRECTS = 5
+_NOT_FOR_LACK_OF_IT = ("too-many-bytes", "forbidden-address")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +52,14 @@ class Searcher:
         model: the model's name.
         stored: its rooms in the database; None while nothing is embedded under it.
         embedder: opens the model's embedder; called only when something must be embedded.
+        reader: fetches pictures that are queries and lie elsewhere.
     """
 
     database: Database
     model: str
     stored: StoredModel | None
     embedder: Callable[[], Embedder]
+    reader: Reader
 
     def search(self, query: Query, *, limit: int, exact: bool | None, include_self: bool = False) -> Result:
         """The `limit` images nearest to `query`.
@@ -119,8 +118,8 @@ class Searcher:
         """A picture as a query.
 
         Raises:
-            ImageNotFound: there is no such file, URL or stored image.
-            ItemError: it is no picture that the model takes.
+            ImageNotFound: there is no such file, URL or stored image, or it cannot be fetched.
+            ItemError: it is no picture that the model takes, or lies at an address that URLs may not lead to.
             ServiceError: the service cannot be used.
         """
         if isinstance(image, bytes):
@@ -130,13 +129,12 @@ class Searcher:
         name = os.fspath(image)
         if (image_id := as_uuid(name)) is not None:
             return self._stored_image(image_id, name)
-        if urlsplit(name).scheme in ("http", "https"):
-            known = image_known_as(self.database, uri=name)
+        if self.reader.is_remote(name):
+            place = without_secrets(name)
+            known = image_known_as(self.database, uri=place)
             if known:
-                return self._stored_image(known, name)
-            # what follows the path may be a signature, which is for nobody to keep or see
-            place = urlsplit(name)._replace(query="", fragment="").geturl()
-            return self._picture(self._fetched(name, place), place, place)
+                return self._stored_image(known, place)
+            return self._picture(self._fetched(name), place, place)
         path = path_of(name) or Path(name)
         if os.path.isfile(path):
             try:
@@ -146,7 +144,7 @@ class Searcher:
                 raise ImageNotFound(f"{name} cannot be read: {error.strerror}.") from None
         known = image_known_as(self.database, uri=name) or image_known_as(self.database, uri=uri_of(path))
         if known is None:
-            raise ImageNotFound(f"There is no file, URL or stored image {name!r}.")
+            raise ImageNotFound(f"There is no file, URL or stored image {without_secrets(name)!r}.")
         return self._stored_image(known, name)
 
     def text_or_image(self, thing: ImageQuery) -> Query:
@@ -154,7 +152,8 @@ class Searcher:
         if isinstance(thing, str):
             is_image = (
                 as_uuid(thing) is not None
-                or urlsplit(thing).scheme in ("http", "https", "file")
+                or self.reader.is_remote(thing)
+                or path_of(thing) is not None
                 or os.path.isfile(thing)
                 # a name that was mistyped, not a text to pay for
                 or os.path.splitext(thing)[1].lower() in PICTURE_SUFFIXES
@@ -189,22 +188,14 @@ class Searcher:
             remember_query(self.database, "image", digest, source or f"bytes:{digest.hex()}", answer)
         return Query(words, answer, image_id)
 
-    def _fetched(self, url: str, place: str) -> bytes:
+    def _fetched(self, url: str) -> bytes:
         try:
-            with requests.Session() as session:
-                session.max_redirects = _FETCH_REDIRECTS
-                with session.get(url, stream=True, timeout=_FETCH_SECONDS) as answer:
-                    if answer.status_code != 200:
-                        raise ImageNotFound(f"{place} answers {answer.status_code} {answer.reason}.")
-                    data = bytearray()
-                    for chunk in answer.iter_content(1 << 16):
-                        data += chunk
-                        if len(data) > LARGEST_FILE:
-                            raise ItemError("too-many-bytes", f"{place} holds more than {LARGEST_FILE:,} bytes.")
-        except requests.RequestException as error:
-            # what requests says may repeat the query string, and with it a signature
-            raise ImageNotFound(f"{place} cannot be fetched ({type(error).__name__}).") from None
-        return bytes(data)
+            found = self.reader.read(url, most=LARGEST_FILE)
+        except ItemError as error:
+            if error.code in _NOT_FOR_LACK_OF_IT:
+                raise
+            raise ImageNotFound(str(error)) from None
+        return found.data if found else b""
 
 
 def as_uuid(text: str) -> UUID | None:

@@ -380,3 +380,16 @@ def test_a_run_that_does_less_than_one_may_expect_says_so(
     assert done.returncode == 0
     assert "does not recognise things" in done.stderr
     assert "--model azure-vision/2023-04-15" in run("ingest", photos, **azure(emulator)).stderr
+
+
+def test_a_url_leads_inside_only_where_it_is_allowed(run: RunCommand, photos: Path) -> None:
+    run("ingest", photos, "--model", "local/classic-1")
+    done = run("similar", "http://127.0.0.1:9/a.jpg?sig=S3CRET", "--model", "local/classic-1")
+    assert done.returncode == 2
+    assert "--allow-host 127.0.0.1" in done.stderr
+    for allowed in (["--allow-host", "127.0.0.1"], ["--allow-host", "x", "--allow-host", "127.0.0.1:9"]):
+        done = run("similar", "http://127.0.0.1:9/a.jpg?sig=S3CRET", "--model", "local/classic-1", *allowed)
+        assert "refused" in done.stderr
+    done = run("embed", "http://127.0.0.1:9/a.jpg?sig=S3CRET", LOOKALIKE_ALLOW_HOSTS="x, 127.0.0.1")
+    assert "refused" in done.stderr
+    assert "S3CRET" not in done.stdout + done.stderr

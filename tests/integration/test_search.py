@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import io
 import threading
@@ -10,16 +11,18 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from uuid import UUID
 
+import fsspec
 import numpy as np
 import numpy.typing as npt
 import psycopg
 import pytest
 from PIL import Image
 
-from lookalike import ImageNotFound, ItemError, Lookalike, ModelMismatch
+from lookalike import ImageNotFound, ItemError, Lookalike, ModelMismatch, Settings
 from lookalike.embedders.azure_vision import LIMITS
 from lookalike.emulator import Emulator, expected_vector
 from lookalike.pictures.check import check_picture
+from lookalike.pictures.reading import Reader
 from lookalike.search import Query, Searcher
 from lookalike.store.database import Database
 from lookalike.store.models import add_model
@@ -38,7 +41,7 @@ def write_vectors(database: Database, vectors: Matrix, model: Model = MODEL) -> 
     """Store made-up vectors under made-up digests; returns their images' ids in order."""
     contents = [Content(np.random.default_rng(n).bytes(32), "image/jpeg", 9, 9, 9) for n in range(len(vectors))]
     files = [
-        NewFile(Place(f"https://pictures.example/{n}.jpg"), content, Embedding(model, vector))
+        NewFile(Place(f"https://pictures.example/{n}.jpg"), content.image_id, content, Embedding(model, vector))
         for n, (content, vector) in enumerate(zip(contents, vectors, strict=True))
     ]
     for start in range(0, len(files), 500):
@@ -268,6 +271,41 @@ def test_a_url_that_is_none_is_explained_without_its_signature(filled: Lookalike
         assert "secret" not in str(caught.value)
 
 
+def test_a_url_may_not_lead_inside_unless_it_is_allowed(
+    filled: Lookalike, dsn: str, emulator: Emulator, web: str, photos: Path
+) -> None:
+    filled.similar(url := f"{web}/{sorted(photos.iterdir())[3].name}?sig=secret")
+    with Lookalike.open(dataclasses.replace(settings_for(dsn, emulator), allow_hosts=())) as strict:
+        for inside in (url, "http://169.254.169.254/metadata?sig=secret", url.replace("127.0.0.1", "localhost")):
+            with pytest.raises(ItemError, match="--allow-host") as caught:
+                strict.similar(inside)
+            assert caught.value.code == "forbidden-address"
+            assert "secret" not in str(caught.value)
+
+
+def test_a_query_is_remembered_without_its_secrets(
+    filled: Lookalike, dsn: str, web: str, photos: Path, emulator: Emulator
+) -> None:
+    (fresh,) = draw_pictures(photos, 1, seed=9)
+    found = filled.similar(f"{web.replace('//', '//user:secret@')}/{fresh.name}?id=1&sv=1&sig=secret#secret")
+    assert found.query == f"{web}/{fresh.name}?id=1"
+    with psycopg.connect(dsn) as connection:
+        rows = connection.execute("select q::text from lookalike.queries q").fetchall()
+    assert any(f"{web}/{fresh.name}?id=1" in row[0] for row in rows)
+    assert not any("secret" in row[0] for row in rows)
+    assert emulator.stats()["billed"] == 21
+
+
+def test_a_query_may_lie_in_an_object_store(filled: Lookalike, photos: Path) -> None:
+    path = sorted(photos.iterdir())[3]
+    fsspec.filesystem("memory").pipe_file("/queries/a.jpg", path.read_bytes())
+    found = filled.similar("memory://queries/a.jpg")
+    assert [hit.image_id for hit in found] == [hit.image_id for hit in filled.similar(path)]
+    assert filled.embed("memory://queries/a.jpg").similarity(filled.embed(path)) > 0.999
+    with pytest.raises(ImageNotFound, match="not there"):
+        filled.similar("memory://queries/none.jpg")
+
+
 @pytest.mark.parametrize("missing", ["no-such-file.jpg", str(UUID(int=7)), UUID(int=7), "file:///no/such.jpg"])
 def test_what_is_not_there_is_explained(filled: Lookalike, missing: str | UUID) -> None:
     with pytest.raises(ImageNotFound, match="There is no"):
@@ -332,7 +370,7 @@ def test_a_vector_of_another_model_is_refused_before_any_sql(database: Database)
     def no_embedder() -> object:
         raise AssertionError
 
-    searcher = Searcher(database, MODEL.name, stored, no_embedder)  # type: ignore[arg-type]
+    searcher = Searcher(database, MODEL.name, stored, no_embedder, Reader(Settings()))  # type: ignore[arg-type]
     with pytest.raises(ModelMismatch) as caught:
         searcher.search(query, limit=1, exact=None)
     assert (caught.value.expected, caught.value.found) == (MODEL.name, "azure-vision/2022-04-11")

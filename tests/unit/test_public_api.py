@@ -15,6 +15,7 @@ from lookalike.types import ImageInput
 from lookalike.uris import path_of, uri_of
 
 REPOSITORY = Path(__file__).parents[2]
+VARIABLE = r"\b(?:LOOKALIKE|VISION|AZURE_STORAGE)_[A-Z_]+\b"
 
 
 def test_the_public_names_are_there_sorted_and_documented() -> None:
@@ -70,9 +71,9 @@ def test_a_report_starts_at_nothing() -> None:
 
 def test_every_variable_is_in_the_example_and_the_other_way_round() -> None:
     source = "".join(path.read_text() for path in (REPOSITORY / "src" / "lookalike").rglob("*.py"))
-    read = set(re.findall(r"\b(?:LOOKALIKE|VISION)_[A-Z_]+\b", source)) | {"DATABASE_URL"}
+    read = set(re.findall(VARIABLE, source)) | {"DATABASE_URL"}
     example = (REPOSITORY / ".env.example").read_text()
-    assert read == set(re.findall(r"\b(?:LOOKALIKE|VISION)_[A-Z_]+\b", example)) | {"DATABASE_URL"}
+    assert read == set(re.findall(VARIABLE, example)) | {"DATABASE_URL"}
 
 
 def test_the_example_is_valid_as_it_stands(tmp_path: Path) -> None:

@@ -64,6 +64,8 @@ def _root(
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s" if verbose else "%(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.getLogger("lookalike").setLevel(logging.DEBUG if verbose else logging.ERROR)
+    # which identities there are not fills a screen, and our own message says what to do
+    logging.getLogger("azure").setLevel(logging.WARNING if verbose else logging.CRITICAL)
     # a service that cannot be reached is called again for minutes: nobody should sit before a silent terminal
     logging.getLogger("lookalike.embedders").setLevel(logging.DEBUG if verbose else logging.INFO)
 

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,6 +31,14 @@ ModelOption = Annotated[
         "By default LOOKALIKE_MODEL, else the active model.",
     ),
 ]
+AllowHostOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-host",
+        metavar="HOST",
+        help="Let URLs lead to this host inside your network (name, address, or either with :port); repeatable.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")]
 
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -48,9 +56,10 @@ def settings() -> Settings:
     return Settings.from_environment(read_environment())
 
 
-def open_library() -> Lookalike:
-    """The library that the settings name."""
-    return Lookalike.open(settings(), announce=say)
+def open_library(allow_hosts: Sequence[str] = ()) -> Lookalike:
+    """The library that the settings name; URLs may lead to `allow_hosts` as well."""
+    given = settings()
+    return Lookalike.open(dataclasses.replace(given, allow_hosts=(*given.allow_hosts, *allow_hosts)), announce=say)
 
 
 def write_json(document: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lookalike.cli.output import (
+    AllowHostOption,
     JsonOption,
     ModelOption,
     hit_document,
@@ -30,13 +31,14 @@ def search(
     limit: LimitOption = 10,
     model: ModelOption = None,
     exact: ExactOption = False,
+    allow_host: AllowHostOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find pictures by a text, nearest first.
 
     Similarities compare the hits of one search; they do not compare across searches.
     """
-    with open_library() as images:
+    with open_library(allow_host or ()) as images:
         _show(images.search(text, limit=limit, exact=exact or None, model=model), as_json)
 
 
@@ -46,13 +48,14 @@ def similar(
     model: ModelOption = None,
     exact: ExactOption = False,
     include_self: Annotated[bool, typer.Option("--include-self", help="Let the picture itself be a hit.")] = False,
+    allow_host: AllowHostOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find pictures that look like another one, nearest first.
 
     A picture that is stored already costs no call.
     """
-    with open_library() as images:
+    with open_library(allow_host or ()) as images:
         result = images.similar(image, limit=limit, exact=exact or None, include_self=include_self, model=model)
         _show(result, as_json)
 
@@ -60,10 +63,11 @@ def similar(
 def embed(
     thing: Annotated[str, typer.Argument(metavar="TEXT|FILE|URL|IMAGE_ID", help="What to embed.")],
     model: ModelOption = None,
+    allow_host: AllowHostOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Print the vector of a text or a picture, as pgvector reads it."""
-    with open_library() as images:
+    with open_library(allow_host or ()) as images:
         embedding = images.embed(thing, model=model)
     numbers = [float(number) for number in embedding.vector]
     if as_json:
@@ -76,10 +80,11 @@ def similarity(
     a: Annotated[str, typer.Argument(metavar="A", help="A text, file, URL or image id.")],
     b: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
     model: ModelOption = None,
+    allow_host: AllowHostOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Print the cosine similarity, -1 to 1, of any two texts or pictures."""
-    with open_library() as images:
+    with open_library(allow_host or ()) as images:
         first = images.embed(a, model=model)
         value = first.similarity(images.embed(b, model=model))
     if as_json:

@@ -5,6 +5,8 @@ https://learn.microsoft.com/azure/ai-services/computer-vision/how-to/image-retri
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import ipaddress
 import json
 import math
@@ -17,6 +19,7 @@ from urllib.parse import urlsplit
 from lookalike.config import Settings
 from lookalike.embedders.http import CONNECTIONS, Client, Patience, Verdict, read_embeddings
 from lookalike.errors import ConfigurationError, ContractBroken, CredentialsRefused, ItemError, ServiceError
+from lookalike.identity import Tokens
 from lookalike.types import DIMENSIONS, Embedding, ImageInput, Limits, Model, Usage
 
 _MAX_WORDS = 70
@@ -35,10 +38,17 @@ _OLDER_MODEL = "2022-04-11"
 _NAME = "Azure AI Vision"
 _SHOW = "az cognitiveservices account show --name RESOURCE --resource-group GROUP --query properties.endpoint"
 _KEYS = "az cognitiveservices account keys list --name RESOURCE --resource-group GROUP"
+_WHERE = (
+    "look under 'Keys and Endpoint' of the resource in the portal, or run\n"
+    f"  {_SHOW}\n  {_KEYS}\nNo account yet? `lookalike demo` needs none."
+)
 _REGIONS = (
     "East US, West US, West US 2, France Central, North Europe, West Europe, Sweden Central, Switzerland North, "
     "Australia East, Southeast Asia, Korea Central, Japan East"
 )
+_SCOPE = "https://cognitiveservices.azure.com/.default"
+_IDENTITY = "\0identity"  # stands for it where keys tell credentials from each other
+_ROLE = "the identity of this machine needs the role Cognitive Services User; or set VISION_KEY or VISION_KEY_FILE"
 _NOT_ACCESSIBLE = "url-not-accessible"
 _UNFIT = "does not take what Lookalike sends"
 _REFUSALS: tuple[tuple[int, str, str | type[ServiceError], str], ...] = (
@@ -67,6 +77,10 @@ _REFUSALS: tuple[tuple[int, str, str | type[ServiceError], str], ...] = (
 run. The rest means what it usually means. Messages are not stable, so they only count where codes say too little."""
 
 
+class _TokenRefused(CredentialsRefused):
+    """The service refused the token of an identity."""
+
+
 class AzureVision:
     """Embeds pictures and texts with Azure AI Vision, one input per call. Safe to use from several threads."""
 
@@ -79,7 +93,9 @@ class AzureVision:
         rate: float | None = None,
         stop: threading.Event | None = None,
     ) -> None:
-        """Check the settings; nothing is sent yet.
+        """Check the settings; nothing is sent to the service yet.
+
+        Without a key, calls go out as the identity that this machine has in Azure, which is asked for a token here.
 
         Args:
             model: ``azure-vision/2023-04-15``, ``azure-vision/2022-04-11`` or a later version's date.
@@ -91,13 +107,14 @@ class AzureVision:
         """
         _check_model(model)
         self._model = model
-        self._key = _key(settings)
+        key = _key(settings)
         self._endpoint = _endpoint(settings)
         self._rate = settings.vision_rate if rate is None else rate
         if not 0 < self._rate < math.inf:
             raise ConfigurationError(f"The rate is {self._rate:g}; it is a number of calls a second above 0.")
+        self._key, self._tokens = key, None if key else _tokens()
         self._client = Client(
-            _NAME, self._endpoint, self._key, self._classify, rate=self._rate, patience=patience, stop=stop
+            _NAME, self._endpoint, key or _IDENTITY, self._classify, rate=self._rate, patience=patience, stop=stop
         )
 
     @property
@@ -150,6 +167,8 @@ class AzureVision:
     def close(self) -> None:
         """Give back connections."""
         self._client.close()
+        if self._tokens is not None:
+            self._tokens.close()
 
     def _embed_image(self, image: ImageInput) -> Embedding | ItemError:
         if image.data is None:
@@ -171,20 +190,37 @@ class AzureVision:
         return self._call("vectorizeText", "application/json", json.dumps({"text": text}).encode())
 
     def _call(self, operation: str, content_type: str, body: bytes) -> Embedding | ItemError:
-        answer = self._client.post(
+        post = functools.partial(
+            self._client.post,
             f"/computervision/retrieval:{operation}",
             # Without a version the service would take its newest model, and the vectors would not tell.
             params={"api-version": _API_VERSION, "model-version": self._model.version},
-            headers={"Ocp-Apim-Subscription-Key": self._key, "Content-Type": content_type},
             body=body,
         )
+        if self._tokens is None:
+            answer = post(headers={"Ocp-Apim-Subscription-Key": self._key or "", "Content-Type": content_type})
+        else:
+            token = self._token(self._tokens)
+            try:
+                answer = post(headers={"Authorization": f"Bearer {token}", "Content-Type": content_type})
+            except _TokenRefused:  # it may have been taken back, or expired while we waited for a turn
+                self._tokens.forget(token)
+                token = self._token(self._tokens)
+                answer = post(headers={"Authorization": f"Bearer {token}", "Content-Type": content_type})
         if isinstance(answer, ItemError):
             return answer
         version, vector = answer.document.get("modelVersion"), answer.document.get("vector")
         return read_embeddings(self._model, answer, version=version, rows=[(0, vector)], count=1)[0]
 
+    def _token(self, tokens: Tokens) -> str:
+        token = tokens.get()
+        self._client.hide(token)
+        return token
+
     def _classify(self, status: int, codes: tuple[str, ...], message: str, _: Mapping[str, str]) -> Verdict | None:
         said = f"{' '.join(codes)} {message}"
+        if status == 401 and self._tokens is not None:
+            return _TokenRefused(f"{_NAME} at {self._endpoint} refuses our token (401): {_ROLE}.")
         for refused_with, pattern, kind, meaning in _REFUSALS:
             if status != refused_with or not re.search(pattern, said, re.IGNORECASE):
                 continue
@@ -192,6 +228,8 @@ class AzureVision:
                 # what Azure could not fetch today may be there tomorrow; a picture does not change
                 return ItemError(kind, f"{_NAME} {meaning}: {message}", retryable=kind == _NOT_ACCESSIBLE)
             its_words = "" if status == 401 else f". It says: {message}"
+            if status == 403 and self._tokens is not None:
+                its_words += f" ({_ROLE})"
             return kind(f"{_NAME} at {self._endpoint} {meaning}{its_words}")
         return None
 
@@ -208,18 +246,29 @@ def _check_model(model: Model) -> None:
         )
 
 
-def _key(settings: Settings) -> str:
-    wanted = {"VISION_ENDPOINT": settings.vision_endpoint, "VISION_KEY": settings.vision_key}
-    missing = " and ".join(name for name, value in wanted.items() if not (value or "").strip())
-    if missing:
-        raise ConfigurationError(
-            f"{_NAME} needs {missing}: look under 'Keys and Endpoint' of the resource in the portal, or run\n"
-            f"  {_SHOW}\n  {_KEYS}\nNo account yet? `lookalike demo` needs none."
-        )
+def _key(settings: Settings) -> str | None:
+    if not (settings.vision_endpoint or "").strip():
+        missing = "VISION_ENDPOINT" if (settings.vision_key or "").strip() else "VISION_ENDPOINT and VISION_KEY"
+        raise ConfigurationError(f"{_NAME} needs {missing}: {_WHERE}")
+    if not (settings.vision_key or "").strip():
+        return None
     key = str(settings.vision_key).strip()
     if not (key.isascii() and key.isprintable()) or " " in key:
         raise ConfigurationError("VISION_KEY holds characters that no key has; copy it once more.")
     return key
+
+
+def _tokens() -> Tokens:
+    """Tokens of this machine's identity, the first of them at hand."""
+    try:
+        tokens = Tokens(_SCOPE, "VISION_KEY or VISION_KEY_FILE")
+        with contextlib.ExitStack() as undo:
+            undo.callback(tokens.close)
+            tokens.get()
+            undo.pop_all()
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{_NAME} needs VISION_KEY: {_WHERE}\n{error}") from None
+    return tokens
 
 
 def _endpoint(settings: Settings) -> str:

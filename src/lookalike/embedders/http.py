@@ -199,10 +199,12 @@ class Client:
         Args:
             service: its name, for messages.
             endpoint: base URL, without a slash at its end.
-            key: the credential: shares its bucket with others of this process, and is kept out of messages.
+            key: the credential: shares its bucket with others of this process, and is kept out of messages. Where it
+                changes by itself, a name for it; `hide` what it is at the time.
             rate: calls a second.
         """
-        self._service, self._endpoint, self._key, self._classify = service, endpoint, key, classify
+        self._service, self._endpoint, self._classify = service, endpoint, classify
+        self._hidden: tuple[str, ...] = (key,)
         self._rate, self._patience, self._stop = rate, patience, stop
         self._name = f"{service} at {urlsplit(endpoint).netloc}"
         credential = hashlib.sha256(f"{endpoint}\n{key}".encode()).hexdigest()
@@ -222,6 +224,11 @@ class Client:
     def usage(self) -> Usage:
         """What has been spent so far."""
         return self._usage
+
+    def hide(self, secret: str) -> None:
+        """Keep `secret` out of messages, besides the key and the secret hidden before."""
+        if secret not in self._hidden:
+            self._hidden = (*self._hidden[:1], *self._hidden[1:][-1:], secret)
 
     def close(self) -> None:
         """Close the connections."""
@@ -362,7 +369,9 @@ class Client:
 
     def _plain(self, text: object) -> str:
         """Somebody else's words on one line, without the key and without the secrets that URLs may hold."""
-        said = str(text).replace(self._key, "…") if self._key else str(text)
+        said = str(text)
+        for secret in filter(None, self._hidden):
+            said = said.replace(secret, "…")
         said = _USERINFO.sub(r"\1…@", _QUERY.sub(r"\1?…", said[:2000]))
         return " ".join("".join(letter if letter.isprintable() else " " for letter in said).split())[:300]
 
