@@ -7,20 +7,33 @@ The library reads what it is given and nothing else; the CLI and the scripts add
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from dotenv import dotenv_values
 
 from lookalike.errors import ConfigurationError
+from lookalike.types import Model, Price
 
 DEFAULT_MODEL = "azure-vision/2023-04-15"
 """The model of a command that names none, in a database that has none yet."""
 
 AZURE_VISION_RATE = 10.0
 """Calls a second that Azure grants a paid resource (S1); the free tier F0 grants 20 a minute."""
+
+PRICES = {"azure-vision": Price(0.10), "local": Price(0.0)}
+"""What is assumed where ``LOOKALIKE_PRICES`` says nothing. Providers change their prices, and grant discounts."""
+
+_TIERS = {"F0": 20 / 60, "S0": AZURE_VISION_RATE, "S1": AZURE_VISION_RATE}
+"""Calls a second that Azure grants a resource of each tier."""
+
+_PRICE = re.compile(
+    r"(?P<model>[^=\s]+)\s*=\s*(?P<amount>\d+(\.\d+)?)\s*(?P<currency>[^\d\s/]*)\s*(/\s*(?P<unit>calls|tokens))?"
+)
 
 _LIBPQ_SERVER = ("PGHOST", "PGHOSTADDR", "PGSERVICE", "PGDATABASE")
 
@@ -72,6 +85,7 @@ class Settings:
         vision_endpoint: base URL of the Azure AI Vision resource.
         vision_key: its key.
         vision_rate: calls a second that its tier grants.
+        prices: what services ask, by provider or by model.
         allow_hosts: hosts (names, addresses, or either with ``:port``) inside our network that URLs may lead to.
         azure_storage: ``connection_string``, ``account_name``, ``account_key`` and ``sas_token``, those that are set.
     """
@@ -85,6 +99,7 @@ class Settings:
     vision_endpoint: str | None = None
     vision_key: Secret | None = None
     vision_rate: float = AZURE_VISION_RATE
+    prices: Mapping[str, Price] = field(default_factory=lambda: PRICES)
     allow_hosts: tuple[str, ...] = ()
     azure_storage: Mapping[str, Secret] = field(default_factory=dict)
 
@@ -108,6 +123,7 @@ class Settings:
             vision_endpoint=given.get("VISION_ENDPOINT"),
             vision_key=_secret(given, "VISION_KEY", "VISION_KEY_FILE"),
             vision_rate=_rate(given),
+            prices=_prices(given),
             allow_hosts=tuple(
                 host.strip() for host in given.get("LOOKALIKE_ALLOW_HOSTS", "").split(",") if host.strip()
             ),
@@ -115,6 +131,10 @@ class Settings:
                 key: Secret(given[name].strip()) for name, key in _AZURE_STORAGE_VARIABLES.items() if name in given
             },
         )
+
+    def price_of(self, model: Model) -> Price | None:
+        """What the model's provider asks, None where nobody has said."""
+        return self.prices.get(model.name) or self.prices.get(model.provider)
 
 
 def read_environment(dotenv: Path | None = None) -> dict[str, str]:
@@ -181,8 +201,25 @@ def _transaction_pooler(given: Mapping[str, str]) -> bool:
     return mode == "transaction"
 
 
+def _prices(given: Mapping[str, str]) -> Mapping[str, Price]:
+    prices = dict(PRICES)
+    for entry in filter(str.strip, given.get("LOOKALIKE_PRICES", "").split(",")):
+        match = _PRICE.fullmatch(entry.strip())
+        if match is None:
+            raise ConfigurationError(
+                f"LOOKALIKE_PRICES holds {entry.strip()!r}; an entry reads PROVIDER=AMOUNT or MODEL=AMOUNT per 1,000 "
+                "calls, or AMOUNT/tokens, for example: azure-vision=0.10USD, azure-vision/2023-04-15=0.09EUR/calls"
+            )
+        unit: Literal["calls", "tokens"] = "tokens" if match["unit"] == "tokens" else "calls"
+        prices[match["model"]] = Price(float(match["amount"]), match["currency"] or "USD", unit)
+    return prices
+
+
 def _rate(given: Mapping[str, str]) -> float:
-    text = given.get("VISION_RATE", str(AZURE_VISION_RATE))
+    tier = given.get("VISION_TIER", "S1").upper()
+    if tier not in _TIERS:
+        raise ConfigurationError(f"VISION_TIER is {tier!r}; it can be {', '.join(_TIERS)}. VISION_RATE fits any other.")
+    text = given.get("VISION_RATE", str(_TIERS[tier]))
     try:
         rate = float(text)
     except ValueError:

@@ -9,12 +9,14 @@
     ├── ModelMismatch           a vector of one model was given to another: embed it again
     ├── DatabaseError           PostgreSQL could not be reached or refused
     │   ├── UnsupportedDatabase     PostgreSQL or pgvector is missing or too old
-    │   └── SchemaOutOfDate         run `lookalike db upgrade`
+    │   ├── SchemaOutOfDate         run `lookalike db upgrade`
+    │   └── DatabaseUnavailable     it restarts, or the network is down: later it may answer again
     ├── ItemError               one picture or text cannot be done; the next one can
     └── ServiceError            nothing more can be done with this service: the run stops
         ├── CredentialsRefused      key, network rule or quota
         ├── ContractBroken          the service did not answer as its contract says
         └── Interrupted             somebody asked us to stop while we were waiting
+            └── BudgetSpent             as many calls were billed as were allowed
 
 The message is one that a person can act on; whatever a program may want hangs on the object as an attribute.
 """
@@ -76,6 +78,10 @@ class SchemaOutOfDate(DatabaseError):
     """The tables are not the ones that this version of Lookalike works with."""
 
 
+class DatabaseUnavailable(DatabaseError):
+    """PostgreSQL does not answer just now; the same may succeed later."""
+
+
 class ItemError(LookalikeError):
     """One picture or one text cannot be done; the next one can.
 
@@ -114,3 +120,7 @@ class ContractBroken(ServiceError):
 
 class Interrupted(ServiceError):
     """The wait for a service was cut short because somebody asked the run to stop."""
+
+
+class BudgetSpent(Interrupted):
+    """As many calls were billed as were allowed."""

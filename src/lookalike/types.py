@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 from uuid import UUID
 
 import numpy as np
@@ -153,10 +153,12 @@ class Usage:
     Attributes:
         calls: calls that were answered with success, and so are billed.
         retries: attempts beyond the first one, which are not.
+        tokens: what the service said it counted, where it bills by tokens.
     """
 
     calls: int = 0
     retries: int = 0
+    tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +281,7 @@ class ModelStatus:
     embedded: int
     pending: int
     failed: int
+    unsupported: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,25 +309,99 @@ class Deleted:
 
 
 @dataclass(frozen=True, slots=True)
+class Price:
+    """What a service asks.
+
+    Attributes:
+        amount: per thousand of `unit`.
+        currency: as its owner writes it, for example ``USD``.
+        unit: ``calls`` or ``tokens``.
+    """
+
+    amount: float
+    currency: str = "USD"
+    unit: Literal["calls", "tokens"] = "calls"
+
+    def of(self, usage: Usage) -> float:
+        """What so much use costs."""
+        return self.amount * (usage.calls if self.unit == "calls" else usage.tokens) / 1000
+
+
+@dataclass(frozen=True, slots=True)
+class IngestPlan:
+    """What an ingest would do: nothing is stored, and no service called.
+    ``found = new + duplicates + unchanged + failed + unreadable + unsupported``.
+
+    Attributes:
+        found: files that were looked at.
+        pictures: those that are pictures which the model takes, new or not.
+        new: pictures that would be embedded. Remote files count as new where their fingerprint is; they are not read.
+        duplicates: files that hold the same bytes as another one, or as an image that is stored already.
+        unchanged: files that are known and have not changed.
+        failed: files that failed for good in an earlier run, and would not be tried again.
+        unreadable: files that would fail now.
+        unsupported: files that are no pictures.
+        adapted: new pictures that would be turned, converted or shrunk before they are sent.
+        calls: what would be billed.
+        rate: calls a second.
+        seconds: what that takes at least.
+        price: what the calls would cost, None where no price is set or it goes by tokens.
+        rows: rows that would be written, by table.
+        disk_bytes: what the rows and their indexes take, roughly.
+        prune_files: stored files that are gone, and that ``prune`` would remove.
+        prune_examples: the first of them.
+    """
+
+    model: str
+    found: int
+    pictures: int
+    new: int
+    duplicates: int
+    unchanged: int
+    failed: int
+    unreadable: int
+    unsupported: int
+    adapted: int
+    calls: int
+    rate: float | None
+    seconds: float
+    price: float | None
+    currency: str | None
+    rows: Mapping[str, int]
+    disk_bytes: int
+    prune_files: int = 0
+    prune_examples: tuple[str, ...] = ()
+    dry_run: Literal[True] = True
+
+
+@dataclass(frozen=True, slots=True)
 class IngestReport:
     """What an ingest did. ``found = embedded + unchanged + failed + unsupported + pending``.
 
     Attributes:
         found: files that were looked at.
+        expected: files that there are to look at; None while they are being counted, or if they cannot be.
         embedded: files whose picture was embedded in this run.
         unchanged: files whose picture was known already, by fingerprint or by content.
         failed: files that cannot be embedded, in this run or an earlier one.
-        unsupported: files that are no pictures.
+        unsupported: files that are no pictures, and never claimed to be any.
         pending: files that were found but not finished, because the run was stopped.
         new_failures: those of `failed` that failed for the first time.
         calls: calls to the service that were answered with success, and so are billed.
         retries: further attempts, which are not.
+        tokens: what the service said it counted.
+        adapted: those of `embedded` that were turned, converted or shrunk before they were sent.
+        pruned_files, pruned_images: what was removed because it was gone from the source.
+        rate: calls a second that were allowed, None where nothing limits them.
+        achieved_rate: calls a second that there were.
+        price: what the calls cost, None where no price is set.
         seconds: from the first picture read to the last commit.
         stopped: why the run ended early, None if it did not.
     """
 
     model: str
     found: int = 0
+    expected: int | None = None
     embedded: int = 0
     unchanged: int = 0
     failed: int = 0
@@ -333,5 +410,13 @@ class IngestReport:
     new_failures: int = 0
     calls: int = 0
     retries: int = 0
+    tokens: int = 0
+    adapted: int = 0
+    pruned_files: int = 0
+    pruned_images: int = 0
+    rate: float | None = None
+    achieved_rate: float = 0.0
+    price: float | None = None
+    currency: str | None = None
     seconds: float = 0.0
     stopped: str | None = None

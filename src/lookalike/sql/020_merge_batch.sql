@@ -2,10 +2,27 @@
 -- the same transaction:
 --
 --     image_id uuid, sha256 bytea, media_type text, width integer, height integer, byte_size bigint,
---     collection text, uri text, fingerprint text, model text, embedding halfvec(1024)
+--     collection text, uri text, fingerprint text, key text, metadata jsonb, exif jsonb,
+--     model text, embedding halfvec(1024), changes text[]
 --
--- A row without an embedding is one more file of an image that is known already. Images that lose their last file stay:
--- the file that is theirs now may be on its way, in the next batch or with another writer.
+-- A row without an embedding is one more file of an image that is known already. A row without sha256 is an image whose
+-- bytes nobody here has seen; it is known by its URI. Images that lose their last file stay: the file that is theirs
+-- now may be on its way, in the next batch or with another writer.
+
+create or replace function lookalike.merged_metadata(stored jsonb, given jsonb) returns jsonb
+    language sql
+    immutable
+    set search_path = pg_catalog, pg_temp
+as $$
+    select case
+        when given is null then stored
+        when stored ? 'exif' then jsonb_build_object('exif', stored -> 'exif') || given
+        else given
+    end
+$$;
+
+comment on function lookalike.merged_metadata is
+    'A file''s metadata after a source has given it anew: replaced, but for what was read from the picture itself.';
 
 create or replace function lookalike.merge_batch(
     model           text,
@@ -33,33 +50,77 @@ begin
       from lookalike.images i
      where i.sha256 = b.sha256 and i.image_id <> b.image_id;
 
+    -- or by the place at which bytes turn up for the first time
+    update pg_temp.lookalike_batch b
+       set image_id = known.image_id
+      from (select distinct on (n.sha256) n.sha256, i.image_id
+              from pg_temp.lookalike_batch n
+              join lookalike.files f using (collection, uri)
+              join lookalike.images i on i.image_id = f.image_id
+             where i.sha256 is null and n.sha256 is not null
+               and not exists (select from lookalike.images o where o.sha256 = n.sha256)
+             order by n.sha256, i.image_id) known
+     where known.sha256 = b.sha256;
+
+    -- what no source says anew stays, but for what was read from a picture that has changed
+    update pg_temp.lookalike_batch b
+       set key = coalesce(b.key, f.key),
+           metadata = lookalike.merged_metadata(
+               case when f.image_id = b.image_id then f.metadata else f.metadata - 'exif' end, b.metadata)
+      from lookalike.files f
+     where f.collection = b.collection and f.uri = b.uri;
+
     -- ordered, so that two writers lock the same rows in the same order
     insert into lookalike.images (image_id, sha256, media_type, width, height, byte_size)
     select distinct on (b.image_id) b.image_id, b.sha256, b.media_type, b.width, b.height, b.byte_size
       from pg_temp.lookalike_batch b
-     order by b.image_id
-        on conflict (image_id) do nothing;
+     order by b.image_id, b.sha256
+        on conflict (image_id) do update
+       set sha256 = excluded.sha256, media_type = excluded.media_type,
+           width = excluded.width, height = excluded.height, byte_size = excluded.byte_size
+     where images.sha256 is null and excluded.sha256 is not null;
 
     with moved as (
         delete from lookalike.files f
          using pg_temp.lookalike_batch b
          where f.collection = b.collection and f.uri = b.uri and f.image_id <> b.image_id
-     returning f.image_id
+     returning f.image_id as was, b.image_id as now
+    ), kept as (
+        -- an image that was known by its URI turns out to be another one: what was paid for stays
+        insert into lookalike.embeddings (image_id, model_id, embedding)
+        select distinct on (m.now, e.model_id) m.now, e.model_id, e.embedding
+          from moved m
+          join lookalike.images i on i.image_id = m.was and i.sha256 is null
+          join lookalike.images n on n.image_id = m.now and n.sha256 is not null
+          join lookalike.embeddings e on e.image_id = m.was
+         order by m.now, e.model_id
+            on conflict (image_id, model_id) do nothing
     )
-    select array_agg(distinct m.image_id) into abandoned from moved m;
+    select array_agg(distinct m.was) into abandoned from moved m;
 
-    insert into lookalike.files (image_id, collection, uri, fingerprint)
-    select distinct on (b.collection, b.uri) b.image_id, b.collection, b.uri, b.fingerprint
+    insert into lookalike.files (image_id, collection, uri, fingerprint, key, metadata)
+    select distinct on (b.collection, b.uri)
+           b.image_id, b.collection, b.uri, b.fingerprint, b.key,
+           coalesce(b.metadata, '{}')
+               || case when b.exif is null then '{}' else jsonb_build_object('exif', b.exif) end
       from pg_temp.lookalike_batch b
      order by b.collection, b.uri
         on conflict (image_id, collection, uri) do update
-       set fingerprint = excluded.fingerprint
-     where files.fingerprint is distinct from excluded.fingerprint;
+       set fingerprint = excluded.fingerprint, key = excluded.key, metadata = excluded.metadata
+     where (files.fingerprint, files.key, files.metadata)
+           is distinct from (excluded.fingerprint, excluded.key, excluded.metadata);
 
     insert into lookalike.embeddings (image_id, model_id, embedding)
     select distinct on (b.image_id) b.image_id, id, b.embedding
       from pg_temp.lookalike_batch b
      where b.embedding is not null
+     order by b.image_id
+        on conflict (image_id, model_id) do nothing;
+
+    insert into lookalike.adaptations (image_id, model_id, changes)
+    select distinct on (b.image_id) b.image_id, id, b.changes
+      from pg_temp.lookalike_batch b
+     where b.embedding is not null and cardinality(b.changes) > 0
      order by b.image_id
         on conflict (image_id, model_id) do nothing;
 

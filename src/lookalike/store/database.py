@@ -15,12 +15,15 @@ from sqlalchemy import Engine, create_engine
 from sqlalchemy.exc import DBAPIError
 
 from lookalike.config import Settings
-from lookalike.errors import ConfigurationError, DatabaseError, SchemaOutOfDate
+from lookalike.errors import ConfigurationError, DatabaseError, DatabaseUnavailable, SchemaOutOfDate
 from lookalike.store import schema
 from lookalike.store.dsn import is_transaction_pooler, libpq_dsn, url_of
 from lookalike.store.embedded import EmbeddedServer
 
 EMBEDDED_DATABASE = "lookalike"
+
+_PASSING = ("08", "53300", "57P")
+"""SQLSTATEs of what passes: broken connections, too many of them, a server that stops or starts."""
 
 
 class Database:
@@ -138,7 +141,7 @@ class Database:
                 assert isinstance(connection, psycopg.Connection)
                 yield connection
                 connection.commit()
-            except psycopg.OperationalError:
+            except (psycopg.OperationalError, psycopg.InterfaceError):
                 pooled.invalidate()
                 raise
             finally:
@@ -204,10 +207,14 @@ def _translated(error: BaseException | None) -> DatabaseError:
         case psycopg.errors.ReadOnlySqlTransaction():
             return DatabaseError("The database is read-only just now (its disk is full, or it is a replica).")
         case psycopg.OperationalError() if error.sqlstate is None:
-            return DatabaseError(
+            return DatabaseUnavailable(
                 f"PostgreSQL cannot be reached: {str(error).strip()}\n"
                 "Check LOOKALIKE_DATABASE_URL (or DATABASE_URL, PGHOST …) and that the server runs."
             )
+        case psycopg.InterfaceError():
+            return DatabaseUnavailable(f"The connection to PostgreSQL was lost: {error}")
+        case psycopg.Error() if (error.sqlstate or "").startswith(_PASSING):
+            return DatabaseUnavailable(f"PostgreSQL is not available just now: {_primary(error)}")
         case psycopg.Error():
             return DatabaseError(f"PostgreSQL: {_primary(error)}")
         case _:

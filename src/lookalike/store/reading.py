@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any, Literal
 from uuid import UUID
@@ -13,7 +13,7 @@ from pgvector import HalfVector
 
 from lookalike.store.database import Database
 from lookalike.store.models import StoredModel, active_model, model_named, models
-from lookalike.store.writing import half_vector
+from lookalike.store.writing import UNSUPPORTED, half_vector
 from lookalike.types import Embedding, Failure, File, Hit, Model, ModelStatus, Result, Status, Vector
 
 EXACT_BELOW_BYTES = 3 << 20
@@ -157,10 +157,19 @@ def status(database: Database) -> Status:
         assert counts is not None
         failed = dict(
             connection.execute(
-                "select model, count(*) from lookalike.failures group by model order by model"
+                "select model, count(*) from lookalike.failures where code <> %s group by model order by model",
+                [UNSUPPORTED],
             ).fetchall()
         )
-        codes = connection.execute("select code, count(*) from lookalike.failures group by code order by 2 desc, 1")
+        unsupported = dict(
+            connection.execute(
+                "select model, count(*) from lookalike.failures where code = %s group by model", [UNSUPPORTED]
+            ).fetchall()
+        )
+        codes = connection.execute(
+            "select code, count(*) from lookalike.failures where code <> %s group by code order by 2 desc, 1",
+            [UNSUPPORTED],
+        )
         failures = dict(codes.fetchall())
         reached = []
         for stored in models(connection):
@@ -183,6 +192,7 @@ def status(database: Database) -> Status:
                     embedded=embedded,
                     pending=pending[0] if pending else 0,
                     failed=failed.pop(stored.model.name, 0),
+                    unsupported=unsupported.get(stored.model.name, 0),
                 )
             )
         # a model that has only failed so far has no rooms yet
@@ -190,14 +200,43 @@ def status(database: Database) -> Status:
     return Status(database.place, counts[0], counts[1], tuple(reached), failures)
 
 
-def failures(database: Database) -> list[Failure]:
-    """Every file that could not be done, the latest first."""
+def failures(database: Database, code: str | None = None) -> list[Failure]:
+    """Every file that could not be done, or those of one code, the latest first; what is no picture at all has not
+    failed, and is listed under its code alone."""
     with database.transaction() as connection:
         rows = connection.execute(
             "select uri, model, stage, code, message, retryable, attempts, request_id, first_at, last_at"
-            "  from lookalike.failures order by last_at desc, uri, model"
+            "  from lookalike.failures where case when %s::text is null then code <> %s else code = %s end"
+            " order by last_at desc, uri, model",
+            [code, UNSUPPORTED, code],
         ).fetchall()
     return [Failure(*row) for row in rows]
+
+
+def embedded_contents(database: Database, model: Model, digests: Sequence[bytes]) -> set[bytes]:
+    """Those digests of pictures that are embedded under `model`."""
+    with database.transaction() as connection:
+        rows = connection.execute(
+            "select i.sha256 from lookalike.images i join lookalike.embeddings e using (image_id)"
+            "  join lookalike.models m using (model_id) where i.sha256 = any(%s) and m.name = %s",
+            [list(digests), model.name],
+        ).fetchall()
+    return {sha256 for (sha256,) in rows}
+
+
+def files_of(database: Database, images: Sequence[UUID]) -> Mapping[UUID, tuple[bytes | None, list[tuple[str, str]]]]:
+    """Of each image its digest, if its bytes have been seen, and its files: collection and URI."""
+    with database.transaction() as connection:
+        rows = connection.execute(
+            "select i.image_id, i.sha256, f.collection, f.uri"
+            "  from lookalike.images i join lookalike.files f using (image_id)"
+            " where i.image_id = any(%s) order by i.image_id, f.uri, f.collection",
+            [list(images)],
+        ).fetchall()
+    found: dict[UUID, tuple[bytes | None, list[tuple[str, str]]]] = {}
+    for image_id, sha256, collection, uri in rows:
+        found.setdefault(image_id, (sha256, []))[1].append((collection, uri))
+    return found
 
 
 def _statement(database: Database, stored: StoredModel, *, exact: bool) -> bytes:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from lookalike.errors import SchemaOutOfDate, UnsupportedDatabase
 
-HEAD = "0001"
+HEAD = "0002"
 """The revision that this version of Lookalike works with."""
 
 LEAST_POSTGRESQL = 15

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 from uuid import UUID
 
 import numpy as np
@@ -14,9 +15,10 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from lookalike.errors import DatabaseError, ImageNotFound, ModelMismatch
+from lookalike.store.claims import release
 from lookalike.store.database import Database
 from lookalike.store.models import add_model
-from lookalike.types import DIMENSIONS, Content, Deleted, Embedding, Model, Vector
+from lookalike.types import DIMENSIONS, Content, Deleted, Embedding, IngestReport, Model, Vector
 
 COLLECTION = "default"
 """The collection of files that name none."""
@@ -26,22 +28,52 @@ _ATTEMPTS = 8
 _RACES = (psycopg.errors.UniqueViolation, psycopg.errors.DeadlockDetected, psycopg.errors.ForeignKeyViolation)
 _T = TypeVar("_T")
 
+PlaceName: TypeAlias = tuple[str, str]
+"""Collection and URI."""
+
 _STAGING = """
 create temporary table if not exists lookalike_batch (
     image_id uuid, sha256 bytea, media_type text, width integer, height integer, byte_size bigint,
-    collection text, uri text, fingerprint text, model text, embedding {vector}.halfvec(1024)
+    collection text, uri text, fingerprint text, key text, metadata jsonb, exif jsonb,
+    model text, embedding {vector}.halfvec(1024), changes text[]
 ) on commit {on_commit}
 """
 _COPY = "copy pg_temp.lookalike_batch from stdin (format binary)"
-_COPY_TYPES = ("uuid", "bytea", "text", "int4", "int4", "int8", "text", "text", "text", "text", "halfvec")
+_COPY_TYPES = (
+    *("uuid", "bytea", "text", "int4", "int4", "int8"),
+    *("text", "text", "text", "text", "jsonb", "jsonb"),
+    *("text", "halfvec", "text[]"),
+)
+
+
+UNSUPPORTED = "unsupported"
+"""The code of files that are no pictures, and never claimed to be any: they have not failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A file as a source lists it: where it lies and what tells whether it has changed."""
+    """A file as a source lists it.
+
+    Attributes:
+        uri: where it lies, without anything secret.
+        fingerprint: what tells whether it has changed; None where only reading it can tell.
+        collection: the named set that it belongs to.
+        key: the owner's own id; None where the source gives none, and what is stored stays.
+        metadata: what the source says of it, ready for JSON; None where it says nothing, and what is stored stays.
+        exif: what the picture itself says; None where nobody has asked it.
+    """
 
     uri: str
     fingerprint: str | None = None
+    collection: str = COLLECTION
+    key: str | None = None
+    metadata: Mapping[str, Any] | None = None
+    exif: Mapping[str, Any] | None = None
+
+    @property
+    def name(self) -> PlaceName:
+        """What no two files share."""
+        return self.collection, self.uri
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +84,25 @@ class Retry:
     code: str | None = None
 
 
+NO_RETRY = Retry()
+"""None of them."""
+
+
 @dataclass(frozen=True, slots=True)
 class NewFile:
-    """One file to write: where it lies, what it holds, and its embedding where it was just made."""
+    """One file to write: where it lies, what it holds, and its embedding where it was just made.
+
+    Attributes:
+        image_id: of the image that it is a file of, if that is new; an image with the same bytes keeps its id.
+        content: None where nobody here has seen the bytes.
+        changes: how what was embedded differs from the file's own bytes.
+    """
 
     place: Place
-    content: Content
+    image_id: UUID
+    content: Content | None
     embedding: Embedding | None = None
+    changes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,50 +115,83 @@ class NewFailure:
     message: str
     retryable: bool
     request_id: str | None = None
-    content: Content | None = None
+    image_id: UUID | None = None
 
 
-def known_places(
-    database: Database, model: Model, places: Sequence[Place], retry: Retry
-) -> Mapping[str, Literal["embedded", "failed"]]:
-    """Which of these files need not be read: unchanged, and embedded under `model` or failed and not to `retry`."""
-    given = [[place.uri for place in places], [place.fingerprint for place in places]]
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is stored of a file.
+
+    Attributes:
+        state: how it ended when it had `fingerprint`.
+        told: whether key and metadata are the ones that the source gives now.
+        has_exif: whether what the picture itself says has been stored.
+    """
+
+    state: Literal["embedded", "failed", "unsupported"]
+    fingerprint: str | None
+    told: bool
+    has_exif: bool
+
+
+def known_places(database: Database, model: Model, places: Sequence[Place], retry: Retry) -> Mapping[PlaceName, Known]:
+    """Which of these files are embedded under `model`, or have failed for good and are not to be tried again."""
     with database.transaction() as connection:
         rows = connection.execute(
             """
-            with walked as (select * from unnest(%s::text[], %s::text[]) as w (uri, fingerprint))
-            select w.uri, 'failed'
+            with walked as (
+                select * from unnest(%s::text[], %s::text[], %s::text[], %s::jsonb[])
+                           as w (collection, uri, key, metadata)
+            )
+            select w.collection, w.uri, 'embedded', f.fingerprint,
+                   f.key is not distinct from coalesce(w.key, f.key)
+                       and f.metadata = lookalike.merged_metadata(f.metadata, w.metadata),
+                   f.metadata ? 'exif'
               from walked w
-              join lookalike.failures x using (uri, fingerprint)
-             where x.model = %s and x.collection = %s and not x.retryable
-               and not (%s and x.code = coalesce(%s, x.code))
+              join lookalike.files f using (collection, uri)
+              join lookalike.embeddings e using (image_id)
+              join lookalike.models m using (model_id)
+             where m.name = %s
              union all
-            select w.uri, 'embedded'
+            -- later than its embedding, so this is how it ended
+            select w.collection, w.uri, case when x.code = %s then 'unsupported' else 'failed' end,
+                   x.fingerprint, true, true
               from walked w
-              join lookalike.files f using (uri, fingerprint)
-              join lookalike.embeddings e using (image_id)
-              join lookalike.models m using (model_id)
-             where f.collection = %s and m.name = %s
+              join lookalike.failures x using (collection, uri)
+             where x.model = %s and not x.retryable
+               and not (%s and x.code = coalesce(%s, x.code))
             """,
-            [*given, model.name, COLLECTION, retry.failed, retry.code, COLLECTION, model.name],
+            [*_columns(places), model.name, UNSUPPORTED, model.name, retry.failed, retry.code],
         ).fetchall()
-    return dict(rows)
+    return {(collection, uri): Known(*known) for collection, uri, *known in rows}
 
 
-def known_contents(database: Database, model: Model, digests: Sequence[bytes]) -> Mapping[bytes, UUID]:
-    """Ids of the images with these digests that are embedded under `model` already."""
-    with database.transaction() as connection:
-        rows = connection.execute(
+def tell(database: Database, places: Sequence[Place]) -> None:
+    """Store keys and metadata of files that are otherwise as they were."""
+    # in order, so that two writers lock the same rows in the same order
+    ordered = [place for _, place in sorted({place.name: place for place in places}.items())]
+
+    def update(connection: psycopg.Connection) -> None:
+        connection.execute(
             """
-            select i.sha256, i.image_id
-              from lookalike.images i
-              join lookalike.embeddings e using (image_id)
-              join lookalike.models m using (model_id)
-             where i.sha256 = any(%s) and m.name = %s
+            update lookalike.files f
+               set key = coalesce(w.key, f.key), metadata = lookalike.merged_metadata(f.metadata, w.metadata)
+              from unnest(%s::text[], %s::text[], %s::text[], %s::jsonb[]) as w (collection, uri, key, metadata)
+             where f.collection = w.collection and f.uri = w.uri
             """,
-            [list(digests), model.name],
-        ).fetchall()
-    return dict(rows)
+            _columns(ordered),
+        )
+
+    _in_spite_of_races(database, update)
+
+
+def _columns(places: Sequence[Place]) -> list[list[Any]]:
+    return [
+        [place.collection for place in places],
+        [place.uri for place in places],
+        [place.key for place in places],
+        [None if place.metadata is None else Jsonb(place.metadata) for place in places],
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +207,11 @@ class Written:
     unembedded: int = 0
 
 
-def write_files(database: Database, model: Model, files: Sequence[NewFile]) -> Written:
+def write_files(database: Database, model: Model, files: Sequence[NewFile], *, done: Sequence[UUID] = ()) -> Written:
     """Write files, their images and embeddings in one transaction; the model is made if this is its first use.
+
+    Args:
+        done: images whose claims end with this transaction.
 
     Raises:
         ModelMismatch: an embedding belongs to another model; nothing is written.
@@ -147,21 +227,30 @@ def write_files(database: Database, model: Model, files: Sequence[NewFile]) -> W
             "select coalesce(abandoned, '{}'), unembedded from lookalike.merge_batch(%s)", [model.name]
         ).fetchone()
         assert row is not None
+        release(connection, model, done)
         return Written(tuple(row[0]), row[1])
 
     return _in_spite_of_races(database, write)
 
 
-def record_failures(database: Database, model: Model, failures: Sequence[NewFailure]) -> int:
+def record_failures(
+    database: Database, model: Model, failures: Sequence[NewFailure], *, done: Sequence[UUID] = ()
+) -> int:
     """Note files that could not be done; returns how many of them failed for the first time.
 
     A file that has changed since it failed counts as new. One that has changed since it was embedded is no file of the
     image that it used to be.
+
+    Args:
+        done: images whose claims end with this transaction.
     """
 
     def record(connection: psycopg.Connection) -> int:
         # in order, so that two writers lock the same rows in the same order
-        return sum(_record(connection, model, failure) for failure in sorted(failures, key=lambda one: one.place.uri))
+        ordered = sorted(failures, key=lambda failure: failure.place.name)
+        new = sum(_record(connection, model, failure) for failure in ordered)
+        release(connection, model, done)
+        return new
 
     return _in_spite_of_races(database, record)
 
@@ -170,15 +259,13 @@ def _record(connection: psycopg.Connection, model: Model, failure: NewFailure) -
     if failure.stage != "read":
         connection.execute(
             "delete from lookalike.files where collection = %s and uri = %s and fingerprint <> %s",
-            [COLLECTION, failure.place.uri, failure.place.fingerprint],
+            [*failure.place.name, failure.place.fingerprint],
         )
     row = connection.execute(
         """
         insert into lookalike.failures as x
             (model, collection, uri, image_id, fingerprint, stage, code, message, request_id, retryable)
-        values (%s, %s, %s,
-                (select image_id from lookalike.images where sha256 = %s limit 1),
-                %s, %s, %s, %s, %s, %s)
+        values (%s, %s, %s, (select image_id from lookalike.images where image_id = %s), %s, %s, %s, %s, %s, %s)
         on conflict (model, collection, uri) do update
         set image_id = excluded.image_id, fingerprint = excluded.fingerprint, stage = excluded.stage,
             code = excluded.code, message = excluded.message, request_id = excluded.request_id,
@@ -191,9 +278,8 @@ def _record(connection: psycopg.Connection, model: Model, failure: NewFailure) -
         """,
         [
             model.name,
-            COLLECTION,
-            failure.place.uri,
-            failure.content.sha256 if failure.content else None,
+            *failure.place.name,
+            failure.image_id,
             failure.place.fingerprint,
             failure.stage,
             failure.code,
@@ -202,7 +288,7 @@ def _record(connection: psycopg.Connection, model: Model, failure: NewFailure) -
             failure.retryable,
         ],
     ).fetchone()
-    return bool(row and row[0])
+    return bool(row and row[0]) and failure.code != UNSUPPORTED
 
 
 def remove_abandoned(database: Database, images: Sequence[UUID]) -> None:
@@ -245,6 +331,45 @@ def delete_named(
         return Deleted(len(gone), _remove_fileless(connection, sorted({image for image, _, _ in gone})))
 
     return _in_spite_of_races(database, delete)
+
+
+def stored_uris(database: Database, collection: str, beginning: str, after: str, count: int) -> Sequence[str]:
+    """The next `count` URIs behind `after` that begin so, of files that are stored or have failed, in order."""
+    # in the order of bytes, which is the column's own, so that an index gives them
+    last = beginning[:-1] + chr(ord(beginning[-1]) + 1) if beginning else "\U0010ffff"
+    with database.transaction() as connection:
+        rows = connection.execute(
+            """
+            (select uri from lookalike.files
+              where collection = %(c)s and uri >= %(first)s and uri > %(after)s and uri < %(last)s
+              order by uri limit %(count)s)
+             union
+            (select uri from lookalike.failures
+              where collection = %(c)s and uri >= %(first)s and uri > %(after)s and uri < %(last)s
+              order by uri limit %(count)s)
+             order by uri limit %(count)s
+            """,
+            {"c": collection, "first": beginning, "after": after, "last": last, "count": count},
+        ).fetchall()
+    return [uri for (uri,) in rows]
+
+
+def forget_files(database: Database, collection: str, uris: Sequence[str]) -> Deleted:
+    """Delete files that are gone, what is noted of their failures, and the images that have no file left."""
+
+    def forget(connection: psycopg.Connection) -> Deleted:
+        failed = connection.execute(
+            "delete from lookalike.failures where collection = %s and uri = any(%s) returning uri",
+            [collection, list(uris)],
+        ).fetchall()
+        gone = connection.execute(
+            "delete from lookalike.files where collection = %s and uri = any(%s) returning uri, image_id",
+            [collection, list(uris)],
+        ).fetchall()
+        names = {uri for (uri,) in failed} | {uri for uri, _ in gone}
+        return Deleted(len(names), _remove_fileless(connection, sorted({image_id for _, image_id in gone})))
+
+    return _in_spite_of_races(database, forget)
 
 
 def _remove_fileless(connection: psycopg.Connection, images: Sequence[UUID]) -> int:
@@ -303,13 +428,17 @@ def begin_run(database: Database, command: str, model: Model) -> int:
     return int(row[0])
 
 
-def end_run(database: Database, run_id: int, counts: Mapping[str, object], calls: int, exit_code: int) -> None:
+def end_run(database: Database, run_id: int, report: IngestReport, exit_code: int) -> None:
     """Note what a run did, what it cost and how it ended."""
+    counts = dataclasses.asdict(report)
+    for known_elsewhere in ("model", "calls", "tokens"):
+        del counts[known_elsewhere]
     with database.transaction() as connection:
         connection.execute(
-            "update lookalike.runs set ended_at = clock_timestamp(), counts = %s, calls = %s, exit_code = %s"
+            "update lookalike.runs"
+            "   set ended_at = clock_timestamp(), counts = %s, calls = %s, tokens = %s, exit_code = %s"
             " where run_id = %s",
-            [Jsonb(dict(counts)), calls, exit_code, run_id],
+            [Jsonb(counts), report.calls, report.tokens, exit_code, run_id],
         )
 
 
@@ -327,12 +456,15 @@ def _copy(connection: psycopg.Connection, database: Database, model: Model, file
     with connection.cursor().copy(_COPY) as copy:
         copy.set_types(_COPY_TYPES)
         for file in files:
-            content = file.content
+            place, seen = file.place, file.content
             copy.write_row(
                 (
-                    *(content.image_id, content.sha256, content.media_type),
-                    *(content.width, content.height, content.byte_size),
-                    *(COLLECTION, file.place.uri, file.place.fingerprint, model.name),
+                    file.image_id,
+                    *((seen.sha256, seen.media_type, seen.width, seen.height, seen.byte_size) if seen else [None] * 5),
+                    *(place.collection, place.uri, place.fingerprint, place.key),
+                    *(None if told is None else Jsonb(told) for told in (place.metadata, place.exif)),
+                    model.name,
                     half_vector(file.embedding.vector) if file.embedding is not None else None,
+                    list(file.changes),
                 )
             )

@@ -1,0 +1,144 @@
+"""Who has which picture in hand, so that several workers split the work and survive each other's death.
+
+A worker claims an image before it pays for it, renews its claims while it lives, and gives one up in the transaction
+that writes the outcome. A claim that is not renewed lapses, and the image is anybody's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+from uuid import UUID
+
+import psycopg
+
+from lookalike.store.database import Database
+from lookalike.types import Model
+
+LEASE_SECONDS = 12.0
+"""How long a claim holds without being renewed: what the others wait for the work of a worker that was killed."""
+
+
+def claim(
+    database: Database, model: Model, worker: UUID, images: Mapping[UUID, bytes | None]
+) -> Mapping[UUID, Literal["mine", "embedded"]]:
+    """Claim images, by id and digest, that are not embedded under `model` yet; those missing from the answer are
+    in another worker's hands.
+
+    The digest counts where an image got its id before its bytes were seen.
+    """
+    with database.transaction() as connection:
+        mine = connection.execute(
+            """
+            insert into lookalike.claims as c (model, image_id, worker, expires_at)
+            select %(model)s, w.image_id, %(worker)s, clock_timestamp() + %(lease)s * interval '1 second'
+              from unnest(%(images)s::uuid[]) as w (image_id)
+             order by w.image_id
+                on conflict (model, image_id) do update
+               set worker = excluded.worker, expires_at = excluded.expires_at
+             where c.worker = excluded.worker or c.expires_at < clock_timestamp()
+            returning image_id
+            """,
+            {"model": model.name, "worker": worker, "lease": LEASE_SECONDS, "images": list(images)},
+        ).fetchall()
+        # Asked after claiming: whoever held the claim before wrote the embedding in the transaction that ended it.
+        embedded = connection.execute(
+            """
+            select w.image_id
+              from unnest(%s::uuid[], %s::bytea[]) as w (image_id, sha256)
+              join lookalike.images i on i.sha256 = w.sha256 or i.image_id = w.image_id and w.sha256 is null
+              join lookalike.embeddings e on e.image_id = i.image_id
+              join lookalike.models m using (model_id)
+             where m.name = %s
+            """,
+            [list(images), list(images.values()), model.name],
+        ).fetchall()
+        found: dict[UUID, Literal["mine", "embedded"]] = {image_id: "mine" for (image_id,) in mine}
+        found |= {image_id: "embedded" for (image_id,) in embedded}
+        release(connection, model, [image_id for (image_id,) in embedded])
+    return found
+
+
+def claim_lacking(
+    database: Database, model: Model, worker: UUID, count: int, *, since: float
+) -> tuple[Sequence[UUID], bool]:
+    """Claim up to `count` images that have files and no embedding under `model`, and did not fail for good.
+
+    Args:
+        since: seconds since the run began; what has failed in this time is not tried again.
+
+    Returns:
+        The images, and whether others hold claims on images that lack an embedding still.
+    """
+    with database.transaction() as connection:
+        # what one worker is looking at, the next one skips
+        rows = connection.execute(
+            """
+            with lacking as (
+                select i.image_id
+                  from lookalike.images i
+                 where exists (select from lookalike.files f where f.image_id = i.image_id)
+                   and not exists (select from lookalike.embeddings e join lookalike.models m using (model_id)
+                                    where e.image_id = i.image_id and m.name = %(model)s)
+                   and not exists (select from lookalike.failures x
+                                    where x.model = %(model)s and x.image_id = i.image_id
+                                      and (not x.retryable
+                                           or x.last_at >= clock_timestamp() - %(since)s * interval '1 second'))
+                   and not exists (select from lookalike.claims c
+                                    where c.model = %(model)s and c.image_id = i.image_id
+                                      and c.expires_at >= clock_timestamp())
+                 limit %(count)s
+                   for update skip locked
+            )
+            insert into lookalike.claims as c (model, image_id, worker, expires_at)
+            select %(model)s, image_id, %(worker)s, clock_timestamp() + %(lease)s * interval '1 second' from lacking
+                on conflict (model, image_id) do update
+               set worker = excluded.worker, expires_at = excluded.expires_at
+             where c.expires_at < clock_timestamp()
+            returning image_id
+            """,
+            {"model": model.name, "worker": worker, "lease": LEASE_SECONDS, "count": count, "since": since},
+        ).fetchall()
+        others = connection.execute(
+            "select exists (select from lookalike.claims where model = %s and worker <> %s"
+            " and expires_at >= clock_timestamp())",
+            [model.name, worker],
+        ).fetchone()
+    return [image_id for (image_id,) in rows], bool(others and others[0])
+
+
+def in_other_hands(database: Database, model: Model, worker: UUID, images: Sequence[UUID]) -> set[UUID]:
+    """Those of `images` that another living worker has claimed."""
+    with database.transaction() as connection:
+        rows = connection.execute(
+            "select image_id from lookalike.claims where model = %s and worker <> %s and image_id = any(%s)"
+            " and expires_at >= clock_timestamp()",
+            [model.name, worker, list(images)],
+        ).fetchall()
+    return {image_id for (image_id,) in rows}
+
+
+def renew(database: Database, worker: UUID) -> None:
+    """Hold on to the claims of a worker for another `LEASE_SECONDS`."""
+    with database.transaction() as connection:
+        connection.execute(
+            "update lookalike.claims set expires_at = clock_timestamp() + %s * interval '1 second' where worker = %s",
+            [LEASE_SECONDS, worker],
+        )
+
+
+def release(connection: psycopg.Connection, model: Model, images: Sequence[UUID]) -> None:
+    """Give up the claims on images, in the transaction that settles them."""
+    if images:
+        connection.execute(
+            "delete from lookalike.claims where model = %s and image_id = any(%s)", [model.name, list(images)]
+        )
+
+
+def release_all(database: Database, worker: UUID) -> None:
+    """Give up whatever a worker still holds, and clear away what the dead have left."""
+    with database.transaction() as connection:
+        connection.execute(
+            "delete from lookalike.claims where worker = %s or expires_at < clock_timestamp() - interval '1 day'",
+            [worker],
+        )
