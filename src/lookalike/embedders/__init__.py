@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from lookalike.config import Settings
-from lookalike.embedders.http import BATCH, Patience
+from lookalike.embedders.http import BATCH, Budget, Ledger, Patience
 from lookalike.errors import ConfigurationError, ItemError
 from lookalike.types import Embedding, ImageInput, Limits, Model, Usage
 
-__all__ = ["Embedder", "open_embedder"]
+__all__ = ["Budget", "Embedder", "open_embedder"]
 
 
 class Embedder(Protocol):
@@ -31,6 +31,10 @@ class Embedder(Protocol):
     @property
     def concurrency(self) -> int:
         """How many calls are worth having under way at once."""
+
+    @property
+    def rate(self) -> float | None:
+        """Calls a second that are allowed, None where nothing limits them."""
 
     @property
     def usage(self) -> Usage:
@@ -65,6 +69,8 @@ def open_embedder(
     patience: Patience = BATCH,
     rate: float | None = None,
     stop: threading.Event | None = None,
+    ledger: Ledger | None = None,
+    budget: Budget | None = None,
 ) -> Embedder:
     """Make the embedder of the model `name`.
 
@@ -72,6 +78,8 @@ def open_embedder(
         patience: how long to go on when the service falters.
         rate: calls a second, where the one of the settings does not fit.
         stop: once set, waits are cut short with `Interrupted`.
+        ledger: shares the turns at the service with other processes.
+        budget: how many calls may be billed.
 
     Raises:
         ConfigurationError: no provider of that name, or a setting that it needs is missing.
@@ -81,7 +89,7 @@ def open_embedder(
         case "azure-vision":
             from lookalike.embedders.azure_vision import AzureVision
 
-            return AzureVision(model, settings, patience=patience, rate=rate, stop=stop)
+            return AzureVision(model, settings, patience=patience, rate=rate, stop=stop, ledger=ledger, budget=budget)
         case "local":
             from lookalike.embedders.local import LocalDescriptor
 

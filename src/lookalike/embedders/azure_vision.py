@@ -17,7 +17,7 @@ from datetime import date
 from urllib.parse import urlsplit
 
 from lookalike.config import Settings
-from lookalike.embedders.http import CONNECTIONS, Client, Patience, Verdict, read_embeddings
+from lookalike.embedders.http import CONNECTIONS, Budget, Client, Ledger, Patience, Verdict, read_embeddings
 from lookalike.errors import ConfigurationError, ContractBroken, CredentialsRefused, ItemError, ServiceError
 from lookalike.identity import Tokens
 from lookalike.types import DIMENSIONS, Embedding, ImageInput, Limits, Model, Usage
@@ -92,6 +92,8 @@ class AzureVision:
         patience: Patience,
         rate: float | None = None,
         stop: threading.Event | None = None,
+        ledger: Ledger | None = None,
+        budget: Budget | None = None,
     ) -> None:
         """Check the settings; nothing is sent to the service yet.
 
@@ -101,6 +103,8 @@ class AzureVision:
             model: ``azure-vision/2023-04-15``, ``azure-vision/2022-04-11`` or a later version's date.
             rate: calls a second, by default that of the settings.
             stop: once set, waits are cut short with `Interrupted`.
+            ledger: shares the turns of the resource with other processes.
+            budget: how many calls may be billed.
 
         Raises:
             ConfigurationError: a setting is missing or malformed, or the model cannot exist.
@@ -114,7 +118,15 @@ class AzureVision:
             raise ConfigurationError(f"The rate is {self._rate:g}; it is a number of calls a second above 0.")
         self._key, self._tokens = key, None if key else _tokens()
         self._client = Client(
-            _NAME, self._endpoint, key or _IDENTITY, self._classify, rate=self._rate, patience=patience, stop=stop
+            _NAME,
+            self._endpoint,
+            key or _IDENTITY,
+            self._classify,
+            rate=self._rate,
+            patience=patience,
+            stop=stop,
+            ledger=ledger,
+            budget=budget,
         )
 
     @property
@@ -131,6 +143,11 @@ class AzureVision:
     def concurrency(self) -> int:
         """Calls worth having under way at once: enough for the rate if each of them takes a second."""
         return min(CONNECTIONS, max(4, math.ceil(self._rate)))
+
+    @property
+    def rate(self) -> float:
+        """Calls a second that are allowed."""
+        return self._rate
 
     @property
     def usage(self) -> Usage:

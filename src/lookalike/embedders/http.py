@@ -29,14 +29,21 @@ from email.utils import parsedate_to_datetime
 from functools import partial
 from http.cookiejar import DefaultCookiePolicy
 from types import NoneType
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
 import numpy as np
 import requests
 import urllib3.exceptions
 
-from lookalike.errors import ContractBroken, CredentialsRefused, Interrupted, ItemError, ServiceError
+from lookalike.errors import (
+    BudgetSpent,
+    ContractBroken,
+    CredentialsRefused,
+    Interrupted,
+    ItemError,
+    ServiceError,
+)
 from lookalike.types import Embedding, Model, Usage
 
 CONNECTIONS = 64
@@ -46,6 +53,9 @@ _log = logging.getLogger("lookalike.embedders")
 
 _IN_A_ROW = 10  # equal failures without a success in between are the fault of no input
 _ROUNDING = 0.001
+_RESERVED_SECONDS = 0.2
+_GLANCE_SECONDS = 0.2
+_STALE_SECONDS = 0.3  # with what the ledger saves up, less than the second's worth that services do
 _REQUEST_IDS = ("apim-request-id", "x-request-id", "x-ms-request-id")
 _SECONDS = re.compile(r"\b(?:retry|again) (?:after|in) (\d+(?:\.\d+)?) ?s(?:ec(?:ond)?s?)?\b", re.IGNORECASE)
 _QUERY = re.compile(r"(https?://[^\s?#'\"<>]*)[?#][^\s'\"<>]*")
@@ -133,19 +143,34 @@ def _sleep(seconds: float, stop: threading.Event | None) -> None:
         raise Interrupted("Stopped while waiting for the embedding service.")
 
 
+class Ledger(Protocol):
+    """Turns that several processes share, for example in a database."""
+
+    def reserve(self, credential: str, rate: float, count: int) -> float | None:
+        """Reserve `count` turns, ``1 / rate`` seconds apart; seconds from now to the first, None if it cannot tell."""
+
+    def pause(self, credential: str, seconds: float) -> None:
+        """Let nobody through for so many seconds."""
+
+
 class TokenBucket:
     """The pace of all calls under one credential: in the order in which they ask, from whatever thread.
 
     Turns lie at even distances; those that nobody took within the last second may be taken at once. They are kept on a
-    clock that stands still during a pause, so that a pause costs nobody their place.
+    clock that stands still during a pause, so that a pause costs nobody their place. With a ledger, turns come from
+    there, a fifth of a second's worth at a time; where it cannot tell, they are this process's own.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, credential: str = "") -> None:
+        self._credential = credential
         self._lock = threading.Lock()
         self._next = self._paused_until = float("-inf")
         self._stood_still = 0.0
+        self._reserved: tuple[float, int] = (0.0, 0)
 
-    def wait_for_turn(self, rate: float, deadline: float, stop: threading.Event | None = None) -> bool:
+    def wait_for_turn(
+        self, rate: float, deadline: float, stop: threading.Event | None = None, ledger: Ledger | None = None
+    ) -> bool:
         """Wait for the next free turn. False, at once, if it comes after `deadline` (on ``time.monotonic``).
 
         Args:
@@ -156,7 +181,9 @@ class TokenBucket:
         """
         with self._lock:
             now = max(_now(), self._paused_until) - self._stood_still
-            turn = max(self._next, now - (max(rate, 1.0) - 1.0) / rate)
+            turn = self._shared_turn(rate, ledger) if ledger is not None else None
+            if turn is None:
+                turn = max(self._next, now - (max(rate, 1.0) - 1.0) / rate)
             if turn + self._stood_still > deadline + _ROUNDING:
                 return False
             self._next = turn + 1.0 / rate
@@ -167,8 +194,23 @@ class TokenBucket:
                 return True
         return False
 
-    def pause(self, until: float) -> None:
+    def _shared_turn(self, rate: float, ledger: Ledger) -> float | None:
+        now = _now() - self._stood_still
+        turn, left = self._reserved
+        if not left or turn < now - _STALE_SECONDS:
+            left = max(1, int(rate * _RESERVED_SECONDS))
+            wait = ledger.reserve(self._credential, rate, left)
+            if wait is None:
+                self._reserved = (0.0, 0)
+                return None
+            turn = _now() - self._stood_still + wait
+        self._reserved = (turn + 1.0 / rate, left - 1)
+        return turn
+
+    def pause(self, until: float, ledger: Ledger | None = None) -> None:
         """Let nobody through before `until` (on ``time.monotonic``), and forget the turns that nobody took."""
+        if ledger is not None:
+            ledger.pause(self._credential, max(until - _now(), 0.0))
         with self._lock:
             now = max(_now(), self._paused_until)
             self._next = max(self._next, now - self._stood_still)
@@ -178,6 +220,39 @@ class TokenBucket:
 
 _buckets: dict[str, TokenBucket] = {}
 """This process's bucket of each credential. They outlive the embedders that use them, as the service's own do."""
+
+
+class Budget:
+    """So many calls may be billed, and no more. Thread-safe."""
+
+    def __init__(self, calls: int) -> None:
+        self._left = calls
+        self._under_way = 0
+        self._changed = threading.Condition()
+
+    def take(self, stop: threading.Event | None) -> None:
+        """Take a call out of the budget; wait where all that is left is under way, as it may turn out unbilled.
+
+        Raises:
+            BudgetSpent: nothing is left.
+            Interrupted: `stop` was set.
+        """
+        with self._changed:
+            while self._left == 0:
+                if self._under_way == 0:
+                    raise BudgetSpent("As many calls were billed as were allowed.")
+                self._changed.wait(_GLANCE_SECONDS)
+                if stop is not None and stop.is_set():
+                    raise Interrupted("Stopped while waiting for the embedding service.")
+            self._left -= 1
+            self._under_way += 1
+
+    def settle(self, *, billed: bool) -> None:
+        """Give back a call that was not billed."""
+        with self._changed:
+            self._under_way -= 1
+            self._left += not billed
+            self._changed.notify_all()
 
 
 class Client:
@@ -193,6 +268,8 @@ class Client:
         rate: float,
         patience: Patience,
         stop: threading.Event | None = None,
+        ledger: Ledger | None = None,
+        budget: Budget | None = None,
     ) -> None:
         """Nothing is sent yet.
 
@@ -202,13 +279,16 @@ class Client:
             key: the credential: shares its bucket with others of this process, and is kept out of messages. Where it
                 changes by itself, a name for it; `hide` what it is at the time.
             rate: calls a second.
+            ledger: shares the turns of the credential with other processes.
+            budget: what may be spent at all.
         """
         self._service, self._endpoint, self._classify = service, endpoint, classify
         self._hidden: tuple[str, ...] = (key,)
         self._rate, self._patience, self._stop = rate, patience, stop
+        self._ledger, self._budget = ledger, budget
         self._name = f"{service} at {urlsplit(endpoint).netloc}"
         credential = hashlib.sha256(f"{endpoint}\n{key}".encode()).hexdigest()
-        self._bucket = _buckets.setdefault(credential, TokenBucket())
+        self._bucket = _buckets.setdefault(credential, TokenBucket(credential))
         self._lock = threading.Lock()
         self._usage = Usage()
         self._row: tuple[object, int] = (None, 0)
@@ -245,7 +325,8 @@ class Client:
             ``unreadable-answer`` and ``rate-limited``.
 
         Raises:
-            ServiceError: no further call can succeed, or `stop` was set (`Interrupted`).
+            ServiceError: no further call can succeed, `stop` was set (`Interrupted`) or the budget is spent
+                (`BudgetSpent`).
         """
         # No redirects: the key is for nobody else. As a stream, so that an answer that breaks off is counted, too.
         send = partial(self._session.post, self._endpoint + path, params=params, headers=headers, data=body)
@@ -255,7 +336,7 @@ class Client:
         last, request_id = Retry("rate-limited", f"all of its {self._rate:g} calls a second are spoken for"), None
         failed: list[float] = []
         attempts = throttles = 0
-        while self._bucket.wait_for_turn(self._rate, deadline, self._stop):
+        while self._bucket.wait_for_turn(self._rate, deadline, self._stop, self._ledger):
             sent = _now()
             self._count(retries=int(attempts > 0))
             attempts += 1
@@ -283,7 +364,7 @@ class Client:
             level = logging.INFO if wait >= 5 else logging.DEBUG
             _log.log(level, "%s: %s; again in %.1f s", self._name, last.reason, until - now)
             if last.throttled:
-                self._bucket.pause(until)
+                self._bucket.pause(until, self._ledger)
             else:
                 _sleep(until - now, self._stop)
         given_up = f"{self._name}: {last.reason} ({attempts} tries in {_now() - began:.0f} s)."
@@ -293,21 +374,28 @@ class Client:
 
     def _once(self, send: Callable[..., requests.Response], seconds: float) -> tuple[Answer | Verdict, str | None]:
         """One try: what came of it, and the service's own name for it."""
-        request_id = None
+        request_id, billed = None, False
+        if self._budget is not None:
+            self._budget.take(self._stop)
         timeout = min(self._patience.connect_timeout, seconds), min(self._patience.read_timeout, seconds)
         try:
             with send(timeout=timeout) as response:
                 status, headers = response.status_code, response.headers
                 request_id = next((headers[name] for name in _REQUEST_IDS if name in headers), None)
                 is_json = "json" in headers.get("Content-Type", "").lower()
-                self._count(calls=int(status == 200 and is_json))
+                billed = status == 200 and is_json
                 content = response.content
         except (OSError, ValueError, urllib3.exceptions.HTTPError) as error:
             return self._trouble(error), request_id
+        finally:
+            self._count(calls=int(billed))
+            if self._budget is not None:
+                self._budget.settle(billed=billed)
         document = None
         with suppress(ValueError, RecursionError):
             document = json.loads(content)
         if status == 200 and is_json and isinstance(document, dict):
+            self._count(tokens=_tokens(document))
             return Answer(document, request_id), request_id
         if status == 200:
             return Retry("unreadable-answer", "it answered with something other than JSON"), request_id
@@ -363,9 +451,10 @@ class Client:
             self._row = (kind, number + 1 if before == kind else 1)
             return self._row[1] >= _IN_A_ROW
 
-    def _count(self, calls: int = 0, retries: int = 0) -> None:
+    def _count(self, calls: int = 0, retries: int = 0, tokens: int = 0) -> None:
         with self._lock:
-            self._usage = Usage(self._usage.calls + calls, self._usage.retries + retries)
+            spent = self._usage
+            self._usage = Usage(spent.calls + calls, spent.retries + retries, spent.tokens + tokens)
 
     def _plain(self, text: object) -> str:
         """Somebody else's words on one line, without the key and without the secrets that URLs may hold."""
@@ -427,6 +516,15 @@ def _embedding(model: Model, numbers: Any, request_id: str | None) -> Embedding 
     else:
         return Embedding(model, vector)
     return ItemError(code, f"The answer of {model} {damage}.", retryable=True, request_id=request_id)
+
+
+def _tokens(document: Mapping[str, Any]) -> int:
+    """Tokens that an answer says were used, 0 where it does not say."""
+    usage = document.get("usage")
+    if not isinstance(usage, dict):
+        return 0
+    numbers = {name: number for name, number in usage.items() if type(number) is int and number >= 0}
+    return numbers.get("total_tokens", numbers.get("prompt_tokens", 0) or numbers.get("input_tokens", 0))
 
 
 def _error_in(document: object) -> tuple[list[str], str]:

@@ -61,6 +61,7 @@ class LocalDescriptor:
         self.model = model
         self.limits = _LIMITS
         self.concurrency = os.cpu_count() or 1
+        self.rate: float | None = None
         self.usage = Usage()
         self.notice: str | None = (
             f"{_NAME} compares colour, layout, texture and edges; it does not recognise things. "
