@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 from uuid import UUID
 
 from lookalike.config import DEFAULT_MODEL, Settings
-from lookalike.embedders import Embedder, open_embedder
+from lookalike.embedders import Budget, Embedder, open_embedder
 from lookalike.embedders.http import INTERACTIVE
-from lookalike.ingest import Retry, check_sources, ingest
+from lookalike.ingest import Preparation, Retry, Run, Sources, backfill, failures_allowed, ingest, plan
 from lookalike.pictures.reading import Reader
 from lookalike.search import ImageQuery, Searcher, as_uuid
 from lookalike.store import reading
 from lookalike.store.database import Database
-from lookalike.store.writing import delete_named
-from lookalike.types import Deleted, Embedding, Failure, IngestReport, Model, Result, Status
+from lookalike.store.pace import SharedPace
+from lookalike.store.writing import COLLECTION, delete_named
+from lookalike.types import Deleted, Embedding, Failure, IngestPlan, IngestReport, Model, Price, Result, Status
 from lookalike.uris import uri_of
 
 _log = logging.getLogger("lookalike")
@@ -42,6 +44,7 @@ class Lookalike:
         self._settings = settings
         self._database = database
         self._announce = announce or _log.warning
+        self._pace = SharedPace(database)
         self._reader = Reader(settings)
         self._embedders: dict[str, Embedder] = {}
         self._announced: set[str] = set()
@@ -67,48 +70,166 @@ class Lookalike:
     def ingest(
         self,
         *sources: str | os.PathLike[str],
+        collection: str = COLLECTION,
+        metadata: str | os.PathLike[str] | None = None,
+        uri_column: str | None = None,
+        key_column: str | None = None,
         model: str | None = None,
         rate: float | None = None,
         concurrency: int | None = None,
         retry_failed: bool = False,
         code: str | None = None,
+        max_calls: int | None = None,
+        max_failures: int | str = 0,
+        prune: bool = False,
+        max_prune: float = 0.5,
+        exif: bool = False,
+        shrink: bool = True,
+        send_urls: bool = False,
+        allow_hosts: Sequence[str] = (),
         progress: Callable[[IngestReport], None] | None = None,
         stop: threading.Event | None = None,
     ) -> IngestReport:
-        """Bring in every picture of folders, files and globs. What is known already costs nothing.
+        """Bring in every picture of the sources. What is known already costs nothing.
+
+        Several processes may do so at once, on several machines: they split the work.
 
         Args:
-            sources: folders (with everything below them), single files, and globs such as ``photos/**/*.jpg``.
+            sources: folders (with everything below them), single files, globs such as ``photos/**/*.jpg``, tables of
+                pictures (``.csv``, ``.tsv``, ``.jsonl``, ``.parquet``), ``https://`` URLs, whatever fsspec opens
+                (``abfs://container/folder``), and ``-`` for a list on stdin.
+            collection: the named set that the files belong to.
+            metadata: a table that says more about the pictures, joined by path, file name or key.
+            uri_column: the column of paths or URLs, where its name does not tell.
+            key_column: the column with the owner's own ids. Every other column becomes metadata.
             model: name of the model, for example ``azure-vision/2023-04-15``.
-            rate: calls a second, by default ``VISION_RATE``.
+            rate: calls a second, by default ``VISION_RATE``; shared with other processes that use this database.
             concurrency: calls under way at once, by default what the rate needs.
             retry_failed: try files again that failed for good and have not changed since.
             code: the same, for failures of this code only.
+            max_calls: end the run, in good order, after so many calls that are billed.
+            max_failures: so many files, or such a share as ``"5%"``, may fail for the first time without the run
+                counting as failed; it never stops a run.
+            prune: at the end of a complete run, remove files that are gone from the sources.
+            max_prune: refuse to, where more than this share (0 to 1) of the stored files would go.
+            exif: store when, where and with what pictures were taken, under ``exif`` of their metadata.
+            shrink: make pictures smaller that are too large for the model, rather than refuse them.
+            send_urls: leave it to the service to fetch what lies at an http(s) URL.
+            allow_hosts: hosts of private networks that pictures may be fetched from.
             progress: told a few times a second how far the run is.
             stop: set it from another thread to end the run after what is under way.
 
         Raises:
             SourceNotFound: nothing lies at one of the sources.
+            ConfigurationError: a setting of the service is missing, or a table cannot be read; nothing was begun. Or
+                too much would have been pruned; ``report`` says what was done before.
+            ServiceError, DatabaseError: nothing more could be done; ``report`` says what was done before.
+        """
+        run = Run(
+            halt=threading.Event(),
+            stop=stop or threading.Event(),
+            retry=Retry(retry_failed or code is not None, code),
+            allowed_failures=failures_allowed(max_failures),
+            concurrency=concurrency,
+            most_pruned=max_prune if prune else None,
+            progress=progress,
+        )
+        with (
+            Reader(self._settings, allow_hosts=allow_hosts) as reader,
+            Sources(
+                sources,
+                reader,
+                collection=collection,
+                uri_column=uri_column,
+                key_column=key_column,
+                metadata=metadata,
+            ) as opened,
+            self._batch_embedder(model, rate, run.halt, max_calls) as embedder,
+        ):
+            preparation = Preparation(embedder.limits, reader, shrink=shrink, exif=exif, send_urls=send_urls)
+            report = ingest(self._database, embedder, opened, preparation, run, self._price(embedder))
+            if opened.unmatched and report.found:
+                self._announce(f"No picture was found in {metadata}: it is joined by path, file name or key.")
+            return report
+
+    def plan(
+        self,
+        *sources: str | os.PathLike[str],
+        collection: str = COLLECTION,
+        metadata: str | os.PathLike[str] | None = None,
+        uri_column: str | None = None,
+        key_column: str | None = None,
+        model: str | None = None,
+        rate: float | None = None,
+        retry_failed: bool = False,
+        code: str | None = None,
+        prune: bool = False,
+        shrink: bool = True,
+        send_urls: bool = False,
+        allow_hosts: Sequence[str] = (),
+        stop: threading.Event | None = None,
+    ) -> IngestPlan:
+        """What `ingest` with the same arguments would do, and cost. Nothing is stored, and no service called.
+
+        Raises:
+            SourceNotFound: nothing lies at one of the sources.
+            ConfigurationError: a setting of the service is missing, or a table cannot be read.
+        """
+        run = Run(
+            halt=threading.Event(),
+            stop=stop or threading.Event(),
+            retry=Retry(retry_failed or code is not None, code),
+            most_pruned=1.0 if prune else None,
+        )
+        with (
+            Reader(self._settings, allow_hosts=allow_hosts) as reader,
+            Sources(
+                sources,
+                reader,
+                collection=collection,
+                uri_column=uri_column,
+                key_column=key_column,
+                metadata=metadata,
+            ) as opened,
+            self._batch_embedder(model, rate, run.halt) as embedder,
+        ):
+            preparation = Preparation(embedder.limits, reader, shrink=shrink, send_urls=send_urls)
+            return plan(self._database, embedder, opened, preparation, run, self._price(embedder))
+
+    def backfill(
+        self,
+        model: str | None = None,
+        *,
+        rate: float | None = None,
+        concurrency: int | None = None,
+        max_calls: int | None = None,
+        max_failures: int | str = 0,
+        shrink: bool = True,
+        allow_hosts: Sequence[str] = (),
+        progress: Callable[[IngestReport], None] | None = None,
+        stop: threading.Event | None = None,
+    ) -> IngestReport:
+        """Embed every stored image that a model still lacks, read from its files. The arguments are those of `ingest`.
+
+        Several processes may do so at once, on several machines: they split the work.
+
+        Raises:
             ConfigurationError: a setting of the service is missing; nothing was begun.
             ServiceError, DatabaseError: nothing more could be done; ``report`` says what was done before.
         """
-        names = check_sources(sources)
-        halt = threading.Event()
-        embedder = open_embedder(self.model_name(model), self._settings, rate=rate, stop=halt)
-        try:
-            self._tell_notice(embedder)
-            return ingest(
-                self._database,
-                embedder,
-                names,
-                halt=halt,
-                stop=stop or threading.Event(),
-                retry=Retry(retry_failed or code is not None, code),
-                concurrency=concurrency,
-                progress=progress,
-            )
-        finally:
-            embedder.close()
+        run = Run(
+            halt=threading.Event(),
+            stop=stop or threading.Event(),
+            allowed_failures=failures_allowed(max_failures),
+            concurrency=concurrency,
+            progress=progress,
+        )
+        with (
+            Reader(self._settings, allow_hosts=allow_hosts) as reader,
+            self._batch_embedder(model, rate, run.halt, max_calls) as embedder,
+        ):
+            preparation = Preparation(embedder.limits, reader, shrink=shrink)
+            return backfill(self._database, embedder, preparation, run, self._price(embedder))
 
     def delete(self, *things: str | os.PathLike[str] | UUID, key: str | None = None) -> Deleted:
         """Delete files by path, URI, key or image id; an image goes, with its embeddings, when its last file does.
@@ -203,9 +324,12 @@ class Lookalike:
         """What is stored, and how far each model has come."""
         return reading.status(self._database)
 
-    def failures(self) -> Sequence[Failure]:
-        """Every file that could not be done and why, the latest first."""
-        return reading.failures(self._database)
+    def failures(self, code: str | None = None) -> Sequence[Failure]:
+        """Every file that could not be done and why, or those of one code, the latest first.
+
+        Files that are no pictures have not failed; they are listed under the code ``unsupported`` alone.
+        """
+        return reading.failures(self._database, code)
 
     def model_name(self, model: str | None = None) -> str:
         """The model that a call uses: the one named, else ``LOOKALIKE_MODEL``, the active one, or the default."""
@@ -239,11 +363,31 @@ class Lookalike:
         name = named or (stored.model.name if stored else DEFAULT_MODEL)
         return Searcher(self._database, name, stored, lambda: self._embedder(name), self._reader)
 
+    @contextlib.contextmanager
+    def _batch_embedder(
+        self, model: str | None, rate: float | None, halt: threading.Event, max_calls: int | None = None
+    ) -> Iterator[Embedder]:
+        """An embedder for a run of its own, which nobody watches."""
+        embedder = open_embedder(
+            self.model_name(model),
+            self._settings,
+            rate=rate,
+            stop=halt,
+            ledger=self._pace,
+            budget=Budget(max_calls) if max_calls is not None else None,
+        )
+        with contextlib.closing(embedder):
+            self._tell_notice(embedder)
+            yield embedder
+
+    def _price(self, embedder: Embedder) -> Price | None:
+        return self._settings.price_of(embedder.model)
+
     def _embedder(self, name: str) -> Embedder:
         """The embedder for questions that a person waits for, opened once."""
         with self._lock:
             if name not in self._embedders:
-                self._embedders[name] = open_embedder(name, self._settings, patience=INTERACTIVE)
+                self._embedders[name] = open_embedder(name, self._settings, patience=INTERACTIVE, ledger=self._pace)
             embedder = self._embedders[name]
         self._tell_notice(embedder)
         return embedder

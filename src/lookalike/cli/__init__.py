@@ -68,6 +68,7 @@ def _root(
     logging.getLogger("azure").setLevel(logging.WARNING if verbose else logging.CRITICAL)
     # a service that cannot be reached is called again for minutes: nobody should sit before a silent terminal
     logging.getLogger("lookalike.embedders").setLevel(logging.DEBUG if verbose else logging.INFO)
+    logging.getLogger("lookalike.ingest").setLevel(logging.DEBUG if verbose else logging.WARNING)
 
 
 class _OnConsole(logging.Handler):

@@ -11,6 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from lookalike.cli.ingest import backfill
 from lookalike.cli.output import JsonOption, open_library, out, printable, settings, short_place, write_json
 from lookalike.config import DEFAULT_MODEL, Settings
 from lookalike.embedders import open_embedder
@@ -19,6 +20,7 @@ from lookalike.store.diagnosis import Finding, diagnose
 from lookalike.types import ModelStatus
 
 models = typer.Typer(no_args_is_help=True, help="The models that pictures are embedded under.")
+models.command()(backfill)
 
 _MARKS = {"ok": "[green]✓[/]", "warn": "[yellow]![/]", "fail": "[red]✗[/]"}
 
@@ -39,21 +41,32 @@ def status(as_json: JsonOption = False) -> None:
     out.print(f"\n{escape(found.database)}", style="dim", soft_wrap=True)
 
 
-def failures(as_json: JsonOption = False) -> None:
-    """List every file that could not be done, and why; the latest first."""
+def failures(
+    code: Annotated[str | None, typer.Option(metavar="CODE", help="Only those of this code.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List every file that could not be done, and why; the latest first.
+
+    Files that are no pictures have not failed: see them with --code unsupported.
+    """
     with open_library() as images:
-        found = images.failures()
+        found = images.failures(code)
+        others = images.failures("unsupported") if code is None else ()
     if as_json:
-        write_json({"failures": [dataclasses.asdict(failure) for failure in found]})
+        document = {"failures": found, "unsupported": others} if code is None else {"failures": found}
+        write_json({name: [dataclasses.asdict(one) for one in each] for name, each in document.items()})
         return
     for failure in found:
         again = f"tried {failure.attempts} times" if failure.attempts > 1 else ""
         later = "will be tried again" if failure.retryable else ""
         notes = "; ".join(note for note in (again, later) if note)
-        sys.stdout.write(f"{short_place(failure.uri)}\n    {failure.code}: {printable(failure.message)}")
+        request = f" [{printable(failure.request_id)}]" if failure.request_id else ""
+        sys.stdout.write(f"{short_place(failure.uri)}\n    {failure.code}: {printable(failure.message)}{request}")
         sys.stdout.write(f" ({notes})\n" if notes else "\n")
     if not found:
-        out.print("Nothing has failed.")
+        out.print("Nothing has failed." if code is None else f"Nothing has failed with the code {escape(code)}.")
+    if others:
+        out.print(f"{len(others):,} more are no pictures; see them with: lookalike failures --code unsupported")
 
 
 def delete(

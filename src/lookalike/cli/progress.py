@@ -7,15 +7,14 @@ import dataclasses
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from datetime import timedelta
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from types import FrameType
 
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from lookalike.cli.output import err, say
-from lookalike.ingest import count_files
 from lookalike.types import IngestReport
 
 _PLAIN_SECONDS = 30.0
@@ -50,11 +49,11 @@ def stop_on_signal() -> Iterator[Stop]:
 
 
 @contextlib.contextmanager
-def show_progress(sources: Sequence[str], stop: threading.Event) -> Iterator[Callable[[IngestReport], None]]:
-    """A bar on a terminal, a line every 30 seconds elsewhere."""
-    total = _Total(sources, stop)
+def show_progress() -> Iterator[Callable[[IngestReport], None]]:
+    """A bar on a terminal, a line every 30 seconds elsewhere; and, as soon as it is known, when all will be done."""
+    announce = _end_announced()
     if not err.is_terminal:
-        yield _plain_lines(total)
+        yield _plain_lines(announce)
         return
     columns: list[ProgressColumn] = [
         BarColumn(bar_width=None),
@@ -67,22 +66,42 @@ def show_progress(sources: Sequence[str], stop: threading.Event) -> Iterator[Cal
         task = bar.add_task("", total=None, of="…", failed="")
 
         def show(report: IngestReport) -> None:
+            announce(report)
             bar.update(
                 task,
                 completed=_finished(report),
-                total=total.number,
-                of=f"{total.number:,}" if total.number is not None else "…",
+                total=report.expected,
+                of=f"{report.expected:,}" if report.expected is not None else "…",
                 failed=f"{report.failed:,} failed" if report.failed else "",
             )
 
         yield show
 
 
-def _plain_lines(total: _Total) -> Callable[[IngestReport], None]:
+def _end_announced() -> Callable[[IngestReport], None]:
+    """Says once when the run will be done if every file that there is has to be embedded."""
+    announced = False
+
+    def announce(report: IngestReport) -> None:
+        nonlocal announced
+        # once the service has answered: before that, it may have to be said that it refuses
+        if announced or not report.expected or not report.rate or not report.embedded:
+            return
+        announced = True
+        seconds = (report.expected - _finished(report)) / report.rate
+        done = datetime.now() + timedelta(seconds=seconds)
+        when = f"{done:%H:%M:%S}" if seconds < 3600 else f"{done:%A, %d %B %Y, %H:%M}"
+        say(f"{report.expected:,} files at {report.rate:g} calls a second: done by {when}, sooner if many are known.")
+
+    return announce
+
+
+def _plain_lines(announce: Callable[[IngestReport], None]) -> Callable[[IngestReport], None]:
     started = last = time.monotonic()
 
     def show(report: IngestReport) -> None:
         nonlocal last
+        announce(report)
         now = time.monotonic()
         if now - last < _PLAIN_SECONDS:
             return
@@ -90,25 +109,13 @@ def _plain_lines(total: _Total) -> Callable[[IngestReport], None]:
         finished = _finished(report)
         speed = finished / (now - started)
         of = left = ""
-        if total.number is not None:
-            of = f" of {total.number:,}"
+        if report.expected is not None:
+            of = f" of {report.expected:,}"
             if speed:
-                left = f", {timedelta(seconds=round((total.number - finished) / speed))} left"
+                left = f", {timedelta(seconds=round((report.expected - finished) / speed))} left"
         say(f"{finished:,}{of} done, {speed:.1f}/s{left}, {report.failed:,} failed")
 
     return show
-
-
-class _Total:
-    """Counts the files in the background, so that a bar can tell how far there is to go."""
-
-    def __init__(self, sources: Sequence[str], stop: threading.Event) -> None:
-        self.number: int | None = None
-        threading.Thread(target=self._count, args=(sources, stop), daemon=True).start()
-
-    def _count(self, sources: Sequence[str], stop: threading.Event) -> None:
-        with contextlib.suppress(Exception):  # the run itself reports what is wrong with a source
-            self.number = count_files(sources, stop)
 
 
 class _Rate(ProgressColumn):

@@ -1,50 +1,178 @@
-"""Ingestion: brings pictures in. `sources` lists files, `corridor` takes each of them to its end."""
+"""Ingestion: brings pictures in. `sources` names files, `corridor` takes each of them to its end.
+
+Two entrances, one corridor: `ingest` walks sources, `backfill` the images that a model still lacks. `plan` says what an
+ingest would do.
+"""
 
 from __future__ import annotations
 
-import os
+import contextlib
+import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 
 from lookalike.embedders import Embedder
-from lookalike.ingest.corridor import Corridor
-from lookalike.ingest.sources import check_sources, walk
+from lookalike.errors import ConfigurationError
+from lookalike.ingest.backfill import lacking
+from lookalike.ingest.corridor import Corridor, batched
+from lookalike.ingest.plan import make_plan
+from lookalike.ingest.prepare import Preparation
+from lookalike.ingest.prune import INCOMPLETE, prune_gone
+from lookalike.ingest.sources import Candidate, Sources
+from lookalike.ingest.spill import Seen
 from lookalike.store.database import Database
-from lookalike.store.writing import Retry
-from lookalike.types import IngestReport
+from lookalike.store.writing import NO_RETRY, Retry
+from lookalike.types import IngestPlan, IngestReport, Price
 
-__all__ = ["Retry", "check_sources", "count_files", "ingest"]
+__all__ = ["Preparation", "Retry", "Run", "Sources", "backfill", "failures_allowed", "ingest", "plan"]
+
+_WALK_BATCH = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """How an ingest or a backfill is to go.
+
+    Attributes:
+        halt: the event that the embedder waits with; it is set when the run ends early.
+        stop: set by the caller to end the run after what is under way.
+        retry: which failed files are tried again although they have not changed.
+        allowed_failures: from the number of files found to the number that may fail without the run counting as failed.
+        concurrency: calls under way at once, by default what the rate needs.
+        most_pruned: remove files that are gone from the sources, up to this share of what they held; None to keep them.
+        progress: told a few times a second how far the run is.
+    """
+
+    halt: threading.Event
+    stop: threading.Event
+    retry: Retry = NO_RETRY
+    allowed_failures: Callable[[int], int] = lambda found: 0  # noqa: ARG005
+    concurrency: int | None = None
+    most_pruned: float | None = None
+    progress: Callable[[IngestReport], None] | None = None
 
 
 def ingest(
     database: Database,
     embedder: Embedder,
-    sources: Sequence[str],
-    *,
-    halt: threading.Event,
-    stop: threading.Event,
-    retry: Retry,
-    concurrency: int | None = None,
-    progress: Callable[[IngestReport], None] | None = None,
+    sources: Sources,
+    preparation: Preparation,
+    run: Run,
+    price: Price | None = None,
 ) -> IngestReport:
-    """Embed every picture below `sources`, which `check_sources` has passed, that is not known yet.
+    """Embed every picture of `sources` that is not known yet.
 
-    Args:
-        halt: the event that `embedder` waits with; it is set when the run ends early.
-        stop: set by the caller to end the run after what is under way.
-        retry: which failed files are tried again although they have not changed.
+    Raises:
+        LookalikeError: nothing more could be done with the service or with the database, or too much would have been
+            pruned; its `report` says what was done before.
+    """
+    with Seen() as seen:
+        prune, candidates = None, sources.walk()
+        if run.most_pruned is not None:
+            scopes = list(sources.prune_scopes())
+            if any(cover is None for _, cover in scopes):
+                candidates = _noting(candidates, seen)
+            prune = partial(prune_gone, database, sources.collection, scopes, seen, run.most_pruned)
+        corridor = Corridor(
+            database,
+            embedder,
+            preparation,
+            run.halt,
+            run.stop,
+            retry=run.retry,
+            allowed_failures=run.allowed_failures,
+            concurrency=run.concurrency,
+            price=price,
+            prune=prune,
+            expected=_counted(sources) if run.progress is not None else lambda: None,
+            progress=run.progress,
+        )
+        return corridor.run(batched(candidates, _WALK_BATCH), command="ingest")
+
+
+def backfill(
+    database: Database, embedder: Embedder, preparation: Preparation, run: Run, price: Price | None = None
+) -> IngestReport:
+    """Embed every stored image that the model still lacks, read from its files.
+
+    Several processes may do so at once, on several machines: they split the work.
 
     Raises:
         LookalikeError: nothing more could be done with the service or with the database; its `report` says what was
             done before.
     """
-    return Corridor(database, embedder, halt, stop, retry, concurrency, progress).run(walk(sources), command="ingest")
+    corridor = Corridor(
+        database,
+        embedder,
+        preparation,
+        run.halt,
+        run.stop,
+        retry=run.retry,
+        allowed_failures=run.allowed_failures,
+        concurrency=run.concurrency,
+        price=price,
+        progress=run.progress,
+    )
+    images = lacking(database, embedder.model, corridor.worker, run.halt, corridor.patiently)
+    return corridor.run(images, command="models backfill")
 
 
-def count_files(sources: Sequence[str | os.PathLike[str]], stop: threading.Event) -> int | None:
-    """How many files a walk over `sources` comes upon, for a progress bar; None if stopped before the end."""
-    number = 0
-    for number, _ in enumerate(walk(check_sources(sources)), start=1):  # noqa: B007
-        if stop.is_set():
-            return None
-    return number
+def plan(
+    database: Database,
+    embedder: Embedder,
+    sources: Sources,
+    preparation: Preparation,
+    run: Run,
+    price: Price | None = None,
+) -> IngestPlan:
+    """What an ingest would do, without doing it: no service is called, and nothing is stored."""
+    return make_plan(
+        database,
+        embedder,
+        sources,
+        preparation,
+        retry=run.retry,
+        price=price,
+        prune=run.most_pruned is not None,
+        stop=run.stop,
+    )
+
+
+def failures_allowed(most: int | str) -> Callable[[int], int]:
+    """How many of so many files may fail for the first time: a number, or a share such as ``5%``.
+
+    Raises:
+        ConfigurationError: it is neither.
+    """
+    text = str(most).strip()
+    try:
+        number = float(text.removesuffix("%"))
+    except ValueError:
+        number = -1.0
+    is_share = text.endswith("%")
+    if not 0 <= number < math.inf or (is_share and number > 100) or (not is_share and number % 1):
+        raise ConfigurationError(f"--max-failures is {text!r}; it is a number of files, or a share such as 5%.")
+    return lambda found: int(found * number / 100) if is_share else int(number)
+
+
+def _counted(sources: Sources) -> Callable[[], int | None]:
+    """The number of files, once they have been counted in the background."""
+    counted: list[int | None] = []
+
+    def count() -> None:
+        with contextlib.suppress(Exception):  # the run itself reports what is wrong with a source
+            counted.append(sources.count(threading.Event()))
+
+    threading.Thread(target=count, name="lookalike-count", daemon=True).start()
+    return lambda: counted[0] if counted else None
+
+
+def _noting(candidates: Iterator[Candidate], seen: Seen) -> Iterator[Candidate]:
+    """The candidates, each noted as seen; what could not be listed leaves a note of that."""
+    for candidate in candidates:
+        if candidate.error is not None:
+            seen.add(INCOMPLETE)
+        seen.add(candidate.place.uri)
+        yield candidate

@@ -1,63 +1,136 @@
-"""From a file that a walk came upon to a picture that is worth a call: read it, and check it."""
+"""From a file that a source has named to a picture that is worth a call: read it, and check it."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from pathlib import Path
 from typing import Literal
+from uuid import UUID
 
 from lookalike.errors import ItemError
-from lookalike.ingest.sources import Candidate, fingerprint_of
-from lookalike.pictures.check import LARGEST_FILE, check_picture
-from lookalike.store.writing import NewFailure, Place
-from lookalike.types import Content, Limits
+from lookalike.ingest.sources.candidate import Candidate, looks_like_a_picture
+from lookalike.ingest.sources.folders import fingerprint_of
+from lookalike.pictures.check import LARGEST_FILE, check_picture, exif_of
+from lookalike.pictures.reading import Reader
+from lookalike.store.writing import UNSUPPORTED, NewFailure, Place
+from lookalike.types import Content, ImageInput, Limits
 
 _LONGEST_URI = 2000
-_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*")
+_MAGIC = (
+    *(b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
+    *(b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51", b"8BPS"),
+)
+_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis")
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A whole picture that the model takes, with its bytes."""
+    """A picture that the model takes, ready to be sent.
+
+    Attributes:
+        image_id: of the image that it is, if that is new.
+        content: None where the service is to fetch it, so that nobody here sees its bytes.
+        changes: how what is sent differs from the file's own bytes.
+    """
 
     place: Place
-    content: Content
-    data: bytes
+    image_id: UUID
+    content: Content | None
+    input: ImageInput
+    changes: tuple[str, ...] = ()
 
 
-def prepare(candidate: Candidate, limits: Limits) -> Picture | NewFailure | None:
-    """Read and check a candidate; None if it is not a picture and never claimed to be one."""
-    if not candidate.regular:
-        return None
-    place = _storable(candidate.place)
-    stage: Literal["read", "check"] = "read"
+@dataclass(frozen=True, slots=True)
+class Unchanged:
+    """A remote file that is still what it was when it was last read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """How candidates become pictures.
+
+    Attributes:
+        limits: of the model.
+        reader: reads what lies elsewhere.
+        shrink: make what is too large for the model smaller, rather than refuse it.
+        exif: read from the picture when, where and with what it was taken.
+        send_urls: leave it to the service to fetch what lies at an http(s) URL.
+    """
+
+    limits: Limits
+    reader: Reader
+    shrink: bool = True
+    exif: bool = False
+    send_urls: bool = False
+
+    def prepare(self, candidate: Candidate, known: str | None = None) -> Picture | NewFailure | Unchanged:
+        """Read and check a candidate.
+
+        Args:
+            known: its fingerprint when it was last read, for remote files, which are not read again then.
+        """
+        outcome = self._prepare(candidate, known)
+        for other in candidate.others:
+            if not isinstance(outcome, NewFailure) or outcome.stage != "read":
+                break
+            outcome = self._prepare(other, None)
+        return outcome
+
+    def _prepare(self, candidate: Candidate, known: str | None) -> Picture | NewFailure | Unchanged:
+        place = _storable(candidate.place)
+        stage: Literal["read", "check"] = "read"
+        try:
+            if place.uri != candidate.place.uri:
+                raise ItemError(
+                    "uri-too-long", f"The path is longer than {_LONGEST_URI} characters. Move or rename it."
+                )
+            if candidate.error is not None:
+                raise ItemError(candidate.code, candidate.error, retryable=candidate.code != "bad-row")
+            if candidate.oddity is not None:
+                raise ItemError(UNSUPPORTED, f"This is {candidate.oddity}, not a file.")
+            if self.send_urls and candidate.by_url:
+                image_id = UUID(bytes=sha256(place.uri.encode()).digest()[:16])
+                return Picture(place, image_id, None, ImageInput(url=candidate.location))
+            if candidate.remote:
+                download = self.reader.read(candidate.location, most=LARGEST_FILE, known=known)
+                if download is None:
+                    return Unchanged()
+                data = download.data
+                place = replace(place, fingerprint=place.fingerprint or download.fingerprint)
+            else:
+                data, place = _read(candidate, place)
+            stage = "check"
+            checked = check_picture(data, self.limits, shrink=self.shrink)
+            if candidate.sha256 is not None and candidate.sha256 != checked.content.sha256:
+                raise ItemError(
+                    "changed", "The file is another picture than when it was ingested. Ingest it again.", retryable=True
+                )
+            if self.exif:
+                place = replace(place, exif=exif_of(data))
+            image_id = candidate.image_id or checked.content.image_id
+            return Picture(place, image_id, checked.content, ImageInput(data=checked.data), checked.changes)
+        except ItemError as error:
+            code = error.code
+            if not candidate.expected:
+                code = UNSUPPORTED  # it never claimed to be a picture
+            elif code == UNSUPPORTED and stage == "check" and looks_like_a_picture(candidate.location):
+                code = "not-an-image"
+            return NewFailure(place, stage, code, str(error), error.retryable, image_id=candidate.image_id)
+
+
+def _read(candidate: Candidate, place: Place) -> tuple[bytes, Place]:
+    """The bytes of a local file, with the fingerprint that belongs to them."""
     try:
-        if len(place.uri) < len(candidate.place.uri):
-            raise ItemError("uri-too-long", f"The path is longer than {_LONGEST_URI} characters. Move or rename it.")
-        if candidate.error is not None:
-            raise ItemError("unreadable", candidate.error, retryable=True)
-        data, place = _read(candidate, place)
-        if data is None:
-            return None
-        stage = "check"
-        checked = check_picture(data, limits)
-        return Picture(place, checked.content, checked.data)
-    except ItemError as error:
-        if not candidate.expected:
-            return None
-        return NewFailure(place, stage, error.code, str(error), error.retryable)
-
-
-def _read(candidate: Candidate, place: Place) -> tuple[bytes | None, Place]:
-    """The bytes, with the fingerprint that belongs to them; no bytes where the head of a file tells that it is none."""
-    try:
-        with open(candidate.path, "rb") as file:
+        # without blocking, lest it has become a named pipe meanwhile
+        with open(candidate.location, "rb", opener=_open_at_once) as file:
             before = os.fstat(file.fileno())
             place = replace(place, fingerprint=fingerprint_of(before))
             if not candidate.expected:
-                if not file.read(16).startswith(_MAGIC):
-                    return None, place
+                head = file.read(16)
+                if not head.startswith(_MAGIC) and head[8:12] not in _BRANDS:
+                    raise ItemError(UNSUPPORTED, f"The file is no picture ({_kind(candidate.location)}).")
                 file.seek(0)
             # one byte more than is allowed, so that the check can tell
             data = file.read(LARGEST_FILE + 1)
@@ -69,8 +142,17 @@ def _read(candidate: Candidate, place: Place) -> tuple[bytes | None, Place]:
     return data, place
 
 
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _kind(path: str) -> str:
+    suffix = Path(path).suffix
+    return f"{suffix[:20]}" if suffix else "it has no suffix, and does not begin as pictures do"
+
+
 def _storable(place: Place) -> Place:
-    if len(place.uri) <= _LONGEST_URI:
+    if len(place.uri.encode()) <= _LONGEST_URI:
         return place
     digest = sha256(place.uri.encode()).hexdigest()
     return replace(place, uri=f"{place.uri[: _LONGEST_URI - 80]}...{digest}")

@@ -49,7 +49,7 @@ def _show(folder: Path | None, home: Path) -> None:
         draw_samples(folder)
     given = Settings(home=home, home_chosen=True, model=DEMO_MODEL)
     with Lookalike.open(given, announce=say) as images:
-        with stop_on_signal() as stop, show_progress([str(folder)], stop.event) as progress:
+        with stop_on_signal() as stop, show_progress() as progress:
             report = images.ingest(folder, progress=progress, stop=stop.event)
         if stop.signal is not None:
             raise typer.Exit(128 + stop.signal)

@@ -1,0 +1,116 @@
+"""What an ingest would do: the same walk, readings and checks, without a call or a write."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+
+from lookalike.embedders import Embedder
+from lookalike.ingest.corridor import batched
+from lookalike.ingest.prepare import Picture, Preparation
+from lookalike.ingest.prune import INCOMPLETE, gone_files
+from lookalike.ingest.sources import Candidate, Sources
+from lookalike.ingest.spill import Seen
+from lookalike.store.database import Database
+from lookalike.store.reading import embedded_contents
+from lookalike.store.writing import UNSUPPORTED, Known, Retry, known_places
+from lookalike.types import IngestPlan, Price, Usage
+
+_WALK_BATCH = 256
+_READ_BATCH = 16
+_EXAMPLES = 20
+
+_BYTES_PER_EMBEDDING = 2 * 2731
+"""A vector of 1024 halves, three to a page, in the table and once more in the HNSW index."""
+
+_BYTES_PER_FILE = 900
+"""A file's and its image's rows with their indexes, without metadata."""
+
+
+def make_plan(
+    database: Database,
+    embedder: Embedder,
+    sources: Sources,
+    preparation: Preparation,
+    *,
+    retry: Retry,
+    price: Price | None,
+    prune: bool,
+    stop: threading.Event,
+) -> IngestPlan:
+    """Walk the sources, and count.
+
+    Remote files that are not known are not downloaded: they count as new.
+    """
+    tally: Counter[str] = Counter()
+    scopes = list(sources.prune_scopes()) if prune else []
+    with Seen() as places, Seen() as contents, Seen() as walked, ThreadPoolExecutor(4) as readers:
+        for batch in batched(sources.walk(), _WALK_BATCH):
+            if stop.is_set():
+                break
+            tally["found"] += len(batch)
+            unread = []
+            for candidate in batch:
+                if prune:
+                    walked.add(candidate.place.uri if candidate.error is None else INCOMPLETE)
+            for candidate, known in _with_known(database, embedder, batch, retry):
+                if known is not None and candidate.place.fingerprint in (None, known.fingerprint):
+                    tally["unchanged" if known.state == "embedded" else known.state] += 1
+                elif not places.add(f"{candidate.place.uri}\0{candidate.place.fingerprint}"):
+                    tally["duplicates"] += 1
+                elif candidate.remote and candidate.error is None:
+                    tally["new"] += 1
+                else:
+                    unread.append(candidate)
+            for few in batched(unread, _READ_BATCH):
+                pictures = []
+                for outcome in readers.map(preparation.prepare, few):
+                    if isinstance(outcome, Picture):
+                        pictures.append(outcome)
+                    else:
+                        unsupported = getattr(outcome, "code", "") == UNSUPPORTED
+                        tally["unsupported" if unsupported else "unreadable"] += 1
+                stored = embedded_contents(
+                    database, embedder.model, [p.content.sha256 for p in pictures if p.content is not None]
+                )
+                for picture in pictures:
+                    digest = picture.content.sha256 if picture.content is not None else picture.image_id.bytes
+                    if digest in stored or not contents.add(digest):
+                        tally["duplicates"] += 1
+                    else:
+                        tally["new"] += 1
+                        tally["adapted"] += bool(picture.changes)
+        gone = [uri for uri, is_gone in gone_files(database, sources.collection, scopes, walked) if is_gone]
+    new, files = tally["new"], tally["new"] + tally["duplicates"]
+    rate = embedder.rate
+    return IngestPlan(
+        model=embedder.model.name,
+        found=tally["found"],
+        pictures=new + tally["duplicates"] + tally["unchanged"],
+        new=new,
+        duplicates=tally["duplicates"],
+        unchanged=tally["unchanged"],
+        failed=tally["failed"],
+        unreadable=tally["unreadable"],
+        unsupported=tally["unsupported"],
+        adapted=tally["adapted"],
+        calls=new,
+        rate=rate,
+        seconds=new / rate if rate else 0.0,
+        price=price.of(Usage(calls=new)) if price is not None and price.unit == "calls" else None,
+        currency=price.currency if price is not None else None,
+        rows={"images": new, "files": files, "embeddings": new},
+        disk_bytes=new * _BYTES_PER_EMBEDDING + files * _BYTES_PER_FILE,
+        prune_files=len(gone),
+        prune_examples=tuple(islice(gone, _EXAMPLES)),
+    )
+
+
+def _with_known(
+    database: Database, embedder: Embedder, batch: list[Candidate], retry: Retry
+) -> Iterator[tuple[Candidate, Known | None]]:
+    known = known_places(database, embedder.model, [candidate.place for candidate in batch], retry)
+    return ((candidate, known.get(candidate.place.name)) for candidate in batch)

@@ -1,0 +1,294 @@
+"""Tables that name pictures: CSV, TSV, JSON Lines and Parquet, read row by row."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, time
+from decimal import Decimal
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lookalike.errors import ConfigurationError
+from lookalike.uris import redacted
+
+SUFFIXES = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"})
+"""A file that is named as a source and ends so is a table of pictures."""
+
+_URI_COLUMNS = (
+    *("uri", "url", "path", "file", "files", "filename", "file_name", "filepath", "file_path"),
+    *("image", "image_uri", "image_url", "image_path", "image_file", "img", "src", "location", "name"),
+)
+_INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
+_TRUTHS = {"true": True, "false": False}
+_LARGEST_CELL = 10_000_000
+_PARQUET_ROWS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a table.
+
+    Attributes:
+        number: counted from 1, without the header.
+        place: what stands in the column of places; None where nothing does.
+        key: the owner's own id, if a column of them was named.
+        metadata: every other column, ready for JSON; numbers are numbers.
+        error: why the row cannot be used.
+    """
+
+    number: int
+    place: str | None = None
+    key: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of pictures in a local file. `check` first.
+
+    Attributes:
+        name: how the table is called in messages.
+        uri_column: the column of paths or URLs; None to find it by its name.
+        key_column: the column with the owner's ids; None if there is none.
+        keyed: whether rows may be joined by their key alone.
+    """
+
+    path: Path
+    name: str
+    uri_column: str | None = None
+    key_column: str | None = None
+    keyed: bool = False
+
+    def check(self) -> None:
+        """Read the table's head, and of text tables everything, before anything is spent.
+
+        Raises:
+            ConfigurationError: it cannot be read, or does not have the columns.
+        """
+        _ = self.place_column, self._types
+
+    def rows(self) -> Iterator[Row]:
+        """Every row, as it is read.
+
+        Raises:
+            ConfigurationError: the rest of the table cannot be read.
+        """
+        for number, cells in enumerate(self._cells(), start=1):
+            if isinstance(cells, str):
+                yield Row(number, error=cells)
+            else:
+                yield self._row(number, cells)
+
+    @cached_property
+    def columns(self) -> Sequence[str]:
+        """The names of the columns; of JSON Lines, those of the first row."""
+        match self.path.suffix.lower():
+            case ".parquet":
+                return [str(name) for name in self._parquet().schema_arrow.names]
+            case ".jsonl" | ".ndjson":
+                return next((list(row) for row in self._cells() if isinstance(row, dict)), [])
+            case _:
+                return self._header
+
+    @cached_property
+    def place_column(self) -> str | None:
+        """The column of paths or URLs; None where rows are joined by key alone."""
+        if self.key_column is not None and self.key_column not in self.columns:
+            raise self._no_column(self.key_column)
+        if self.uri_column is not None:
+            if self.uri_column not in self.columns:
+                raise self._no_column(self.uri_column)
+            return self.uri_column
+        by_name = {name.strip().lower(): name for name in reversed(self.columns)}
+        for name in _URI_COLUMNS:
+            if name in by_name and by_name[name] != self.key_column:
+                return by_name[name]
+        if len(self.columns) == 1 and self.key_column is None:
+            return self.columns[0]
+        if self.keyed and self.key_column is not None:
+            return None
+        raise ConfigurationError(
+            f"{self.name} has no column that is called like one of paths or URLs. It has {self._listed}; "
+            "name it with --uri-column."
+        )
+
+    def _row(self, number: int, cells: Mapping[str, Any]) -> Row:
+        place = cells.get(self.place_column) if self.place_column is not None else None
+        key = cells.get(self.key_column) if self.key_column is not None else None
+        metadata = {
+            _text(name): ready_for_json(value)
+            for name, value in cells.items()
+            if name not in (self.place_column, self.key_column)
+        }
+        if self.place_column is not None and (not isinstance(place, str) or not place.strip()):
+            return Row(number, error=f"Row {number} of {self.name} has nothing in the column {self.place_column}.")
+        return Row(number, place, _key(key), metadata)
+
+    def _cells(self) -> Iterator[Mapping[str, Any] | str]:
+        """The cells of each row by column, or what is wrong with the row."""
+        try:
+            match self.path.suffix.lower():
+                case ".parquet":
+                    for batch in self._parquet().iter_batches(batch_size=_PARQUET_ROWS):
+                        yield from batch.to_pylist()
+                case ".jsonl" | ".ndjson":
+                    yield from self._json_lines()
+                case _:
+                    types = self._types
+                    for cells in self._csv():
+                        if isinstance(cells, str):
+                            yield cells
+                        else:
+                            yield {n: types[n](cell) for n, cell in zip(self._header, cells, strict=False) if cell}
+        except (OSError, csv.Error, ValueError, ArithmeticError) as error:  # pyarrow's own are ValueErrors
+            raise ConfigurationError(f"{self.name} cannot be read: {redacted(str(error))}") from None
+
+    def _json_lines(self) -> Iterator[Mapping[str, Any] | str]:
+        with open(self.path, encoding="utf-8-sig", errors="surrogateescape") as lines:
+            for number, line in enumerate(lines, start=1):
+                if not line.strip():
+                    continue
+                try:
+                    row = json.loads(line)
+                except (ValueError, RecursionError):
+                    row = None
+                yield row if isinstance(row, dict) else f"Line {number} of {self.name} is no JSON object."
+
+    def _csv(self) -> Iterator[list[str] | str]:
+        """The cells of each row behind the header."""
+        csv.field_size_limit(_LARGEST_CELL)
+        # Undecodable bytes may be part of a path, which is bytes as well.
+        with open(self.path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            reader = csv.reader(file, delimiter=self._delimiter)
+            next(reader, None)
+            for cells in reader:
+                if not cells:
+                    continue
+                if len(cells) > len(self._header):
+                    yield (
+                        f"Line {reader.line_num} of {self.name} has {len(cells)} cells, and the header "
+                        f"{len(self._header)}: is a quotation mark missing?"
+                    )
+                else:
+                    yield cells
+
+    @cached_property
+    def _header(self) -> list[str]:
+        try:
+            with open(self.path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+                header = next(csv.reader(file, delimiter=self._delimiter), [])
+        except (OSError, csv.Error) as error:
+            raise ConfigurationError(f"{self.name} cannot be read: {error}") from None
+        header = [name.strip() or f"column {number}" for number, name in enumerate(header, start=1)]
+        twice = {name for name in header if header.count(name) > 1}
+        if twice:
+            raise ConfigurationError(f"{self.name} has two columns of the name {min(twice)!r}. Rename one.")
+        if not header:
+            raise ConfigurationError(f"{self.name} is empty; its first line names the columns.")
+        return header
+
+    @cached_property
+    def _delimiter(self) -> str:
+        if self.path.suffix.lower() == ".tsv":
+            return "\t"
+        try:
+            with open(self.path, encoding="utf-8-sig", errors="surrogateescape") as file:
+                head = file.readline(100_000)
+        except OSError as error:
+            raise ConfigurationError(f"{self.name} cannot be read: {error.strerror}.") from None
+        return max(",;\t|", key=head.count)
+
+    @cached_property
+    def _types(self) -> Mapping[str, Callable[[str], Any]]:
+        """What the cells of each column of a text table are: all of them numbers, all true or false, else text."""
+        if self.path.suffix.lower() in (".parquet", ".jsonl", ".ndjson"):
+            return {}
+        types: dict[str, Callable[[str], Any] | None] = dict.fromkeys(self._header)
+        types |= {name: str for name in (self.place_column, self.key_column) if name is not None}
+        try:
+            for cells in self._csv():
+                if isinstance(cells, str):
+                    continue
+                for name, cell in zip(self._header, cells, strict=False):
+                    if cell and (known := types[name]) is not str:
+                        fits = _type_of(cell)
+                        types[name] = fits if known in (None, fits) else str
+        except (OSError, csv.Error) as error:
+            raise ConfigurationError(f"{self.name} cannot be read: {error}") from None
+        return {name: kind or str for name, kind in types.items()}
+
+    def _parquet(self) -> Any:
+        try:
+            import pyarrow.parquet
+        except ImportError:
+            raise ConfigurationError(
+                f"Reading {self.name} takes one more package: pip install 'lookalike[parquet]'"
+            ) from None
+        try:
+            return pyarrow.parquet.ParquetFile(os.fspath(self.path))
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(f"{self.name} cannot be read as Parquet: {error}") from None
+
+    def _no_column(self, name: str) -> ConfigurationError:
+        return ConfigurationError(f"{self.name} has no column {name!r}. It has {self._listed}.")
+
+    @property
+    def _listed(self) -> str:
+        return ", ".join(map(repr, self.columns)) or "none"
+
+
+def ready_for_json(value: Any) -> Any:
+    """A value as PostgreSQL stores it in JSON: without what it refuses, and without signatures of URLs."""
+    match value:
+        case None | bool() | int():
+            return value
+        case str():
+            return _text(value)
+        case float():
+            return value if math.isfinite(value) else None
+        case Decimal():
+            return ready_for_json(float(value)) if value.is_finite() and value % 1 else _text(str(value))
+        case datetime() | date() | time():
+            return value.isoformat()
+        case Mapping():
+            return {_text(str(name)): ready_for_json(each) for name, each in value.items()}
+        case list() | tuple():
+            return [ready_for_json(each) for each in value]
+        case bytes():
+            return value.hex()
+        case _:
+            return _text(str(value))
+
+
+def _text(value: str) -> str:
+    whole = value.replace("\0", "").encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return redacted(whole) if "://" in whole or "=" in whole else whole
+
+
+def _key(value: object) -> str | None:
+    if value is None or value == "":
+        return None
+    return _text(str(int(value)) if isinstance(value, float) and value.is_integer() else str(value))
+
+
+def _type_of(cell: str) -> Callable[[str], Any]:
+    if _NUMBER.fullmatch(cell):
+        return _number
+    return _truth if cell.lower() in _TRUTHS else str
+
+
+def _number(cell: str) -> int | float:
+    return int(cell) if _INTEGER.fullmatch(cell) else float(cell)
+
+
+def _truth(cell: str) -> bool:
+    return _TRUTHS[cell.lower()]

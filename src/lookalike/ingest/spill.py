@@ -1,0 +1,76 @@
+"""Sets and look-up tables of millions of entries that do not stay in memory."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from hashlib import blake2b
+from typing import Any, Self
+
+
+class Seen:
+    """A set of strings or bytes that lies in a temporary file; holds digests of 16 bytes. One thread at a time."""
+
+    def __init__(self) -> None:
+        # the empty name is a private file, deleted when it is closed
+        self._database = sqlite3.connect("", check_same_thread=False, isolation_level=None)
+        self._database.execute("create table seen (digest blob primary key) without rowid")
+
+    def add(self, thing: str | bytes) -> bool:
+        """Add a thing; returns whether it is new."""
+        return self._database.execute("insert or ignore into seen values (?)", [_digest(thing)]).rowcount > 0
+
+    def __contains__(self, thing: str | bytes) -> bool:
+        with closing(self._database.execute("select 1 from seen where digest = ?", [_digest(thing)])) as found:
+            return found.fetchone() is not None
+
+    def close(self) -> None:
+        """Give the file back."""
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Lookup:
+    """A mapping from names to JSON documents that lies in a temporary file. One thread at a time."""
+
+    def __init__(self, entries: Iterable[tuple[str, Any]]) -> None:
+        self._database = sqlite3.connect("", check_same_thread=False, isolation_level=None)
+        self._database.execute("create table entries (name text primary key, document text) without rowid")
+        self._database.execute("begin")
+        self._database.executemany(
+            "insert or replace into entries values (?, ?)",
+            ((_plain(name), json.dumps(document)) for name, document in entries),
+        )
+        self._database.execute("commit")
+
+    def find(self, names: Sequence[str]) -> Any:
+        """The document of the first of `names` that has one, or None."""
+        plain = [_plain(name) for name in names]
+        marks = ",".join("?" * len(plain))
+        with closing(
+            self._database.execute(f"select name, document from entries where name in ({marks})", plain)
+        ) as rows:
+            found: Mapping[str, str] = dict(rows.fetchall())
+        first = next((name for name in plain if name in found), None)
+        return json.loads(found[first]) if first is not None else None
+
+    def close(self) -> None:
+        """Give the file back."""
+        self._database.close()
+
+
+def _plain(name: str) -> str:
+    """SQLite takes no lone surrogates, which stand for undecodable bytes of paths."""
+    return name.encode("utf-8", "surrogateescape").decode("latin-1") if not name.isascii() else name
+
+
+def _digest(thing: str | bytes) -> bytes:
+    data = thing if isinstance(thing, bytes) else thing.encode("utf-8", "surrogateescape")
+    return blake2b(data, digest_size=16).digest()
