@@ -44,8 +44,9 @@ def measure(database: Database, count: int) -> tuple[float, float]:
     with database.transaction() as connection:
         connection.execute("truncate lookalike.images cascade")
     files = [
-        NewFile(Place(f"https://x/{n}"), Content(random.bytes(32), "image/jpeg", 9, 9, 9), Embedding(MODEL, vector))
+        NewFile(Place(f"https://x/{n}"), content.image_id, content, Embedding(MODEL, vector))
         for n, vector in enumerate(vectors)
+        for content in [Content(random.bytes(32), "image/jpeg", 9, 9, 9)]
     ]
     for start in range(0, count, 500):
         write_files(database, MODEL, files[start : start + 500])

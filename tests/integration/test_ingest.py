@@ -185,7 +185,7 @@ def bad_pictures(folder: Path) -> dict[str, str]:
         "tiny.png": "too-small",
         "ribbon.png": "too-large",
         "format.jxl": "unsupported-format",
-        "drawing.jpg": "unsupported",
+        "drawing.jpg": "not-an-image",
         "heavy.bmp": "too-many-bytes",
         "broken-link.jpg": "unreadable",
     }
