@@ -37,8 +37,8 @@ def test_a_pause_is_everybodys(two: tuple[SharedPace, SharedPace]) -> None:
 
 
 def test_half_a_second_of_turns_is_saved_up(two: tuple[SharedPace, SharedPace]) -> None:
-    assert two[0].reserve("key", 100, 1) == pytest.approx(-0.5)
-    assert two[1].reserve("slow key", 1, 1) == pytest.approx(0, abs=0.01)
+    assert two[0].reserve("key", 100, 1) == pytest.approx(-0.5, abs=0.05)
+    assert two[1].reserve("slow key", 1, 1) == pytest.approx(0, abs=0.05)
 
 
 def test_whoever_may_not_write_keeps_to_its_own_pace(dsn: str) -> None:

@@ -283,9 +283,13 @@ class Corridor:
                 return
             self._tally.first_read = self._tally.first_read or time.monotonic()
             pictures = []
-            outcomes = readers.map(lambda one: self.preparation.prepare(one[0], one[1] and one[1].fingerprint), few)
-            for (candidate, known), outcome in zip(few, outcomes, strict=True):
+            outcomes = readers.map(lambda one: self.preparation.prepare(one[0], one[2]), few)
+            for (candidate, known, _), outcome in zip(few, outcomes, strict=True):
                 match outcome:
+                    case Picture() if known is not None and known.unseen:
+                        # embedded by its URL; now its bytes have turned up
+                        files = {outcome.place.name: (candidate, outcome.place)}
+                        done.put(_Work(outcome, files, outcome=_Known()))
                     case Picture():
                         pictures.append((candidate, outcome))
                     case NewFailure():
@@ -301,23 +305,23 @@ class Corridor:
 
     def _unknown(
         self, batch: list[Candidate], done: queue.Queue[_Work | NewFailure | _Told]
-    ) -> Iterator[tuple[Candidate, Known | None]]:
-        """Those of a batch that must be read, with what they were when they were last read, if only reading can tell
-        whether they have changed."""
+    ) -> Iterator[tuple[Candidate, Known | None, str | None]]:
+        """Those of a batch that must be read, with what is stored of them, and with their fingerprint when they were
+        last read if only reading can tell whether they have changed."""
         places = [candidate.place for candidate in batch]
         stored = self.patiently(lambda: known_places(self.database, self.embedder.model, places, self.retry))
         for candidate in batch:
             known = stored.get(candidate.place.name)
             if known is None or (self.preparation.exif and not known.has_exif):
-                yield candidate, None
+                yield candidate, known, None
             elif self.preparation.send_urls and candidate.by_url:
                 self._settle(candidate, known, done)
             elif candidate.place.fingerprint is None:
-                yield candidate, known
+                yield candidate, known, known.fingerprint
             elif candidate.place.fingerprint == known.fingerprint:
                 self._settle(candidate, known, done)
             else:
-                yield candidate, None
+                yield candidate, known, None
 
     def _settle(self, candidate: Candidate, known: Known, done: queue.Queue[_Work | NewFailure | _Told]) -> None:
         """Count a file that is as it was, and see to it that what its source says of it is stored."""
@@ -488,7 +492,8 @@ class Corridor:
         late: list[_Work | NewFailure | _Told] = []
         with self._lock:
             for work, files, rows in written:
-                self._in_flight.pop(work.image_id, None)
+                if self._in_flight.get(work.image_id) is work:
+                    del self._in_flight[work.image_id]
                 failed = isinstance(work.outcome, ItemError)
                 joined = dict(islice(work.files.items(), files, None))
                 if joined:

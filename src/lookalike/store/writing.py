@@ -126,12 +126,14 @@ class Known:
         state: how it ended when it had `fingerprint`.
         told: whether key and metadata are the ones that the source gives now.
         has_exif: whether what the picture itself says has been stored.
+        unseen: whether nobody here has seen its bytes.
     """
 
     state: Literal["embedded", "failed", "unsupported"]
     fingerprint: str | None
     told: bool
     has_exif: bool
+    unseen: bool
 
 
 def known_places(database: Database, model: Model, places: Sequence[Place], retry: Retry) -> Mapping[PlaceName, Known]:
@@ -146,16 +148,17 @@ def known_places(database: Database, model: Model, places: Sequence[Place], retr
             select w.collection, w.uri, 'embedded', f.fingerprint,
                    f.key is not distinct from coalesce(w.key, f.key)
                        and f.metadata = lookalike.merged_metadata(f.metadata, w.metadata),
-                   f.metadata ? 'exif'
+                   f.metadata ? 'exif', i.sha256 is null
               from walked w
               join lookalike.files f using (collection, uri)
+              join lookalike.images i using (image_id)
               join lookalike.embeddings e using (image_id)
               join lookalike.models m using (model_id)
              where m.name = %s
              union all
             -- later than its embedding, so this is how it ended
             select w.collection, w.uri, case when x.code = %s then 'unsupported' else 'failed' end,
-                   x.fingerprint, true, true
+                   x.fingerprint, true, true, false
               from walked w
               join lookalike.failures x using (collection, uri)
              where x.model = %s and not x.retryable
