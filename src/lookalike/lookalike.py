@@ -22,7 +22,7 @@ from lookalike.store.database import Database
 from lookalike.store.pace import SharedPace
 from lookalike.store.writing import COLLECTION, delete_named
 from lookalike.types import Deleted, Embedding, Failure, IngestPlan, IngestReport, Model, Price, Result, Status
-from lookalike.uris import uri_of
+from lookalike.uris import uri_of, without_secrets
 
 _log = logging.getLogger("lookalike")
 
@@ -248,8 +248,8 @@ class Lookalike:
             name = os.fspath(thing) if not isinstance(thing, UUID) else str(thing)
             if (image_id := as_uuid(name)) is not None:
                 ids.append(image_id)
-            elif reading.image_known_as(self._database, uri=name):
-                uris.append(name)
+            elif reading.image_known_as(self._database, uri=without_secrets(name)):
+                uris.append(without_secrets(name))
             elif reading.image_known_as(self._database, uri=uri_of(name)) or os.path.lexists(name):
                 uris.append(uri_of(name))
             else:

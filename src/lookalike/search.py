@@ -22,7 +22,7 @@ from lookalike.store.models import StoredModel
 from lookalike.store.reading import image_exists, image_known_as, nearest, remembered_query, stored_embedding
 from lookalike.store.writing import remember_query
 from lookalike.types import Embedding, ImageInput, Result
-from lookalike.uris import path_of, uri_of, without_secrets
+from lookalike.uris import path_of, redacted, uri_of, without_secrets
 
 ImageQuery: TypeAlias = bytes | str | os.PathLike[str] | UUID
 """A picture to search with: its bytes, a path, a URL, the URI or the id of a stored image."""
@@ -144,7 +144,7 @@ class Searcher:
                 raise ImageNotFound(f"{name} cannot be read: {error.strerror}.") from None
         known = image_known_as(self.database, uri=name) or image_known_as(self.database, uri=uri_of(path))
         if known is None:
-            raise ImageNotFound(f"There is no file, URL or stored image {without_secrets(name)!r}.")
+            raise ImageNotFound(f"There is no file, URL or stored image {redacted(name)!r}.")
         return self._stored_image(known, name)
 
     def text_or_image(self, thing: ImageQuery) -> Query:

@@ -19,7 +19,7 @@ from rich.text import Text
 from lookalike.config import Settings, read_environment
 from lookalike.lookalike import Lookalike
 from lookalike.types import Hit
-from lookalike.uris import path_of
+from lookalike.uris import path_of, redacted
 
 ModelOption = Annotated[
     str | None,
@@ -48,7 +48,8 @@ out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
 
 def say(message: str) -> None:
     """Tell a person something, on stderr."""
-    err.print(Text(printable(message)))
+    # whatever a message quotes, a URL in it may hold a signature
+    err.print(Text(printable(redacted(message))))
 
 
 def settings() -> Settings:

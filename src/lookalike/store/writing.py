@@ -19,6 +19,7 @@ from lookalike.store.claims import release
 from lookalike.store.database import Database
 from lookalike.store.models import add_model
 from lookalike.types import DIMENSIONS, Content, Deleted, Embedding, IngestReport, Model, Vector
+from lookalike.uris import redacted
 
 COLLECTION = "default"
 """The collection of files that name none."""
@@ -286,7 +287,7 @@ def _record(connection: psycopg.Connection, model: Model, failure: NewFailure) -
             failure.place.fingerprint,
             failure.stage,
             failure.code,
-            failure.message.replace("\0", "")[:2000],
+            redacted(failure.message.replace("\0", ""))[:2000],
             failure.request_id,
             failure.retryable,
         ],
@@ -320,7 +321,7 @@ def delete_named(
                 )
                 missing = set(names) - {row[0] for row in known}
                 if missing:
-                    raise ImageNotFound(f"There is no stored {_NAMES[column]} {min(map(str, missing))}.")
+                    raise ImageNotFound(f"There is no stored {_NAMES[column]} {redacted(min(map(str, missing)))}.")
         gone = connection.execute(
             "delete from lookalike.files"
             " where uri = any(%s::text[]) or key = any(%s::text[]) or image_id = any(%s::uuid[])"
@@ -413,7 +414,7 @@ def remember_query(
                 select model_id, %s, %s, %s, %s from lookalike.models where name = %s
                 on conflict do nothing
                 """,
-                [kind, digest, source, half_vector(embedding.vector), embedding.model.name],
+                [kind, digest, redacted(source), half_vector(embedding.vector), embedding.model.name],
             )
     except Exception as error:
         refused = (psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction)
@@ -434,6 +435,7 @@ def begin_run(database: Database, command: str, model: Model) -> int:
 def end_run(database: Database, run_id: int, report: IngestReport, exit_code: int) -> None:
     """Note what a run did, what it cost and how it ended."""
     counts = dataclasses.asdict(report)
+    counts["stopped"] = report.stopped and redacted(report.stopped)
     for known_elsewhere in ("model", "calls", "tokens"):
         del counts[known_elsewhere]
     with database.transaction() as connection:

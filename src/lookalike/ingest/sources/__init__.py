@@ -24,7 +24,7 @@ from lookalike.ingest.sources.manifests import SUFFIXES, Table
 from lookalike.ingest.spill import Lookup
 from lookalike.pictures.reading import Reader
 from lookalike.store.writing import COLLECTION, Place
-from lookalike.uris import path_of, uri_of, without_secrets
+from lookalike.uris import path_of, redacted, uri_of, without_secrets
 
 __all__ = ["Candidate", "Sources"]
 
@@ -160,7 +160,7 @@ class Sources:
             return
         path = str(path_of(name)) if name.startswith("file://") else name
         if not folders.exists(path):
-            shown = without_secrets(path)
+            shown = redacted(path)
             raise SourceNotFound(
                 f"Nothing matches {shown!r}." if folders.is_glob(path) else f"There is no file or folder {shown!r}."
             )
@@ -231,9 +231,12 @@ class Sources:
             yield Candidate(url, place, remote=True, error=str(error), code=error.code)
 
     def _rows(self, name: str) -> Iterator[Candidate]:
-        base = name if self._is_elsewhere(name) else os.path.dirname(os.path.abspath(name))
-        of_table = uri_of(name) if base is not name else without_secrets(name)
-        for row in self._tables[name].rows():
+        table = self._tables[name]
+        if self._is_elsewhere(name):
+            base, of_table = name, without_secrets(name)
+        else:
+            base, of_table = str(table.path.absolute().parent), uri_of(table.path)
+        for row in table.rows():
             if row.error is not None or row.place is None:
                 place = Place(f"{of_table}#row-{row.number}", f"row:{row.error}", self.collection)
                 yield Candidate(name, place, error=row.error, code="bad-row")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lookalike.ingest.sources.candidate import Candidate, looks_like_a_picture
 from lookalike.store.writing import Place
-from lookalike.uris import uri_of
+from lookalike.uris import redacted, uri_of
 
 _ODDITIES = (
     (stat.S_ISDIR, "a folder"),
@@ -131,7 +131,9 @@ def file_at(path: str, collection: str, *, expected: bool = False) -> Candidate:
     except OSError as error:
         # a broken or circular link, or a file that has gone since it was listed
         reason = f"The file cannot be opened: {error.strerror}."
-        return Candidate(path, Place(uri_of(path), collection=collection), expected=expected, error=reason)
+        # where nothing lies, a URL without its https:// may be meant, and that may hold a signature
+        place = Place(uri_of(redacted(path)), collection=collection)
+        return Candidate(path, place, expected=expected, error=reason)
     except ValueError:
         reason = "The path holds a character that no path may hold."
         return Candidate(path, Place(uri_of(path.replace("\0", "\ufffd")), collection=collection), error=reason)

@@ -27,6 +27,7 @@ _URI_COLUMNS = (
 )
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
+_MAY_HOLD_SECRETS = re.compile(r"[:=]|bearer\s|eyJ", re.IGNORECASE)
 _TRUTHS = {"true": True, "false": False}
 _LARGEST_CELL = 10_000_000
 _PARQUET_ROWS = 1024
@@ -271,7 +272,7 @@ def ready_for_json(value: Any) -> Any:
 
 def _text(value: str) -> str:
     whole = value.replace("\0", "").encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return redacted(whole) if "://" in whole or "=" in whole else whole
+    return redacted(whole) if _MAY_HOLD_SECRETS.search(whole) else whole
 
 
 def _key(value: object) -> str | None:
