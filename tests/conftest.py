@@ -209,9 +209,11 @@ def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 class RunCommand(Protocol):
-    """Runs ``lookalike`` with arguments; extra variables go to its environment."""
+    """Runs ``lookalike`` with arguments, and the file named `stdin` there; extra variables go to its environment."""
 
-    def __call__(self, *arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]: ...
+    def __call__(
+        self, *arguments: str | Path, stdin: str = "", **variables: str
+    ) -> subprocess.CompletedProcess[str]: ...
 
 
 def command_environment(**variables: str) -> dict[str, str]:
@@ -224,18 +226,19 @@ def command_environment(**variables: str) -> dict[str, str]:
 def run(dsn: str, tmp_path: Path) -> RunCommand:
     """The command line, as a process of its own, over the test's database."""
 
-    def run(*arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str | Path, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
         environment = {"LOOKALIKE_DATABASE_URL": dsn, "VISION_RATE": "5000", **variables}
-        return subprocess.run(
-            [sys.executable, "-m", "lookalike", *map(str, arguments)],
-            env=command_environment(**environment),
-            cwd=tmp_path,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        with open(stdin or os.devnull, "rb") as given:
+            return subprocess.run(
+                [sys.executable, "-m", "lookalike", *map(str, arguments)],
+                env=command_environment(**environment),
+                cwd=tmp_path,
+                stdin=given,
+                capture_output=True,
+                text=True,
+                timeout=120,
+                check=False,
+            )
 
     return run
 

@@ -65,7 +65,10 @@ def uri_of(path: str | os.PathLike[str]) -> str:
 
 def path_of(uri: str) -> Path | None:
     """The local path that a ``file://`` URI names, or None for any other URI."""
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        return None  # what stands for a host is none
     return Path(unquote(parts.path, errors="surrogateescape")) if parts.scheme == "file" else None
 
 

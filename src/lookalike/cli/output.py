@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -82,14 +83,11 @@ def hit_document(hit: Hit) -> dict[str, Any]:
 
 
 def short_place(uri: str) -> str:
-    """A URI as a person likes to read it: a path where it is one, relative where that is shorter."""
+    """A URI as a person likes to read it, on one line: a path where it is one, relative where that is shorter."""
     path = path_of(uri)
-    if path is None:
-        return uri
-    try:
-        return printable(os.fspath(path.relative_to(Path.cwd())))
-    except ValueError:
-        return printable(os.fspath(path))
+    with contextlib.suppress(ValueError):
+        path = path and path.relative_to(Path.cwd())
+    return printable(os.fspath(path or uri)).translate({ord("\n"): "�", ord("\t"): "�"})
 
 
 def printable(text: str) -> str:

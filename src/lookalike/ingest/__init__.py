@@ -21,6 +21,7 @@ from lookalike.ingest.plan import make_plan
 from lookalike.ingest.prepare import Preparation
 from lookalike.ingest.prune import INCOMPLETE, prune_gone
 from lookalike.ingest.sources import Candidate, Sources
+from lookalike.ingest.sources.candidate import is_cut
 from lookalike.ingest.spill import Seen
 from lookalike.store.database import Database
 from lookalike.store.writing import NO_RETRY, Retry
@@ -72,8 +73,7 @@ def ingest(
         prune, candidates = None, sources.walk()
         if run.most_pruned is not None:
             scopes = list(sources.prune_scopes())
-            if any(cover is None for _, cover in scopes):
-                candidates = _noting(candidates, seen)
+            candidates = _noting(candidates, seen, everything=any(cover is None for _, cover in scopes))
             prune = partial(prune_gone, database, sources.collection, scopes, seen, run.most_pruned)
         corridor = Corridor(
             database,
@@ -169,10 +169,11 @@ def _counted(sources: Sources) -> Callable[[], int | None]:
     return lambda: counted[0] if counted else None
 
 
-def _noting(candidates: Iterator[Candidate], seen: Seen) -> Iterator[Candidate]:
-    """The candidates, each noted as seen; what could not be listed leaves a note of that."""
+def _noting(candidates: Iterator[Candidate], seen: Seen, *, everything: bool) -> Iterator[Candidate]:
+    """The candidates, noted as seen where the walk alone can tell; what could not be listed leaves a note of that."""
     for candidate in candidates:
-        if candidate.error is not None:
+        if everything and candidate.hides_others:
             seen.add(INCOMPLETE)
-        seen.add(candidate.place.uri)
+        if everything or is_cut(candidate.place.uri):
+            seen.add(candidate.place.uri)
         yield candidate

@@ -47,32 +47,41 @@ def make_plan(
     """
     tally: Counter[str] = Counter()
     scopes = list(sources.prune_scopes()) if prune else []
-    with Seen() as places, Seen() as contents, Seen() as walked, ThreadPoolExecutor(4) as readers:
+    with (
+        Seen() as places,
+        Seen() as contents,
+        Seen() as failed,
+        Seen() as walked,
+        ThreadPoolExecutor(4) as readers,
+    ):
         for batch in batched(sources.walk(), _WALK_BATCH):
             if stop.is_set():
                 break
             tally["found"] += len(batch)
-            unread = []
+            unread, repeated = [], []
             for candidate in batch:
+                if prune and candidate.hides_others:
+                    walked.add(INCOMPLETE)
                 if prune:
-                    walked.add(candidate.place.uri if candidate.error is None else INCOMPLETE)
+                    walked.add(candidate.place.uri)
             for candidate, known in _with_known(database, embedder, batch, retry):
                 if known is not None and candidate.place.fingerprint in (None, known.fingerprint):
                     tally["unchanged" if known.state == "embedded" else known.state] += 1
-                elif not places.add(f"{candidate.place.uri}\0{candidate.place.fingerprint}"):
-                    tally["duplicates"] += 1
+                elif not places.add(_as_found(candidate)):
+                    repeated.append(_as_found(candidate))
                 elif candidate.remote and candidate.error is None:
                     tally["new"] += 1
                 else:
                     unread.append(candidate)
             for few in batched(unread, _READ_BATCH):
                 pictures = []
-                for outcome in readers.map(preparation.prepare, few):
+                for candidate, outcome in zip(few, readers.map(preparation.prepare, few), strict=True):
                     if isinstance(outcome, Picture):
                         pictures.append(outcome)
                     else:
-                        unsupported = getattr(outcome, "code", "") == UNSUPPORTED
-                        tally["unsupported" if unsupported else "unreadable"] += 1
+                        end = UNSUPPORTED if getattr(outcome, "code", "") == UNSUPPORTED else "unreadable"
+                        failed.add(f"{end}\0{_as_found(candidate)}")
+                        tally[end] += 1
                 stored = embedded_contents(
                     database, embedder.model, [p.content.sha256 for p in pictures if p.content is not None]
                 )
@@ -83,6 +92,10 @@ def make_plan(
                     else:
                         tally["new"] += 1
                         tally["adapted"] += bool(picture.changes)
+            for found in repeated:
+                # a file that a table names again ends as it did before
+                end = next((end for end in (UNSUPPORTED, "unreadable") if f"{end}\0{found}" in failed), "duplicates")
+                tally[end] += 1
         gone = [uri for uri, is_gone in gone_files(database, sources.collection, scopes, walked) if is_gone]
     new, files = tally["new"], tally["new"] + tally["duplicates"]
     rate = embedder.rate
@@ -107,6 +120,10 @@ def make_plan(
         prune_files=len(gone),
         prune_examples=tuple(islice(gone, _EXAMPLES)),
     )
+
+
+def _as_found(candidate: Candidate) -> str:
+    return f"{candidate.place.uri}\0{candidate.place.fingerprint}"
 
 
 def _with_known(

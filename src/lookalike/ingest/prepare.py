@@ -17,7 +17,6 @@ from lookalike.pictures.reading import Reader
 from lookalike.store.writing import UNSUPPORTED, NewFailure, Place
 from lookalike.types import Content, ImageInput, Limits
 
-_LONGEST_URI = 2000
 _MAGIC = (
     *(b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
     *(b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51", b"8BPS"),
@@ -79,15 +78,11 @@ class Preparation:
         return outcome
 
     def _prepare(self, candidate: Candidate, known: str | None) -> Picture | NewFailure | Unchanged:
-        place = _storable(candidate.place)
+        place = candidate.place
         stage: Literal["read", "check"] = "read"
         try:
-            if place.uri != candidate.place.uri:
-                raise ItemError(
-                    "uri-too-long", f"The path is longer than {_LONGEST_URI} characters. Move or rename it."
-                )
             if candidate.error is not None:
-                raise ItemError(candidate.code, candidate.error, retryable=candidate.code != "bad-row")
+                raise ItemError(candidate.code, candidate.error, retryable=candidate.retryable)
             if candidate.oddity is not None:
                 raise ItemError(UNSUPPORTED, f"This is {candidate.oddity}, not a file.")
             if self.send_urls and candidate.by_url:
@@ -149,10 +144,3 @@ def _open_at_once(path: str, flags: int) -> int:
 def _kind(path: str) -> str:
     suffix = Path(path).suffix
     return f"{suffix[:20]}" if suffix else "it has no suffix, and does not begin as pictures do"
-
-
-def _storable(place: Place) -> Place:
-    if len(place.uri.encode()) <= _LONGEST_URI:
-        return place
-    digest = sha256(place.uri.encode()).hexdigest()
-    return replace(place, uri=f"{place.uri[: _LONGEST_URI - 80]}...{digest}")

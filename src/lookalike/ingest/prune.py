@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from lookalike.errors import ConfigurationError
 from lookalike.ingest.sources import folders
+from lookalike.ingest.sources.candidate import is_cut
 from lookalike.ingest.spill import Seen
 from lookalike.store.database import Database
 from lookalike.store.writing import forget_files, stored_uris
@@ -30,7 +31,8 @@ def prune_gone(
 
     Args:
         scopes: as `Sources.prune_scopes` gives them.
-        seen: the URIs that a complete walk came upon, for scopes that only a walk can tell.
+        seen: the URIs that a complete walk came upon, for scopes that only a walk can tell; and those that had to be
+            cut, whatever the scope.
         most: the share of the stored files, 0 to 1, that may go.
 
     Raises:
@@ -77,7 +79,7 @@ def gone_files(
         while page := stored_uris(database, collection, beginning, after, _PAGE):
             after = page[-1]
             for uri in page:
-                if cover is None:
+                if cover is None or is_cut(uri):
                     yield uri, uri not in seen
                 elif (path := path_of(uri)) is not None and folders.covers(cover, str(path)):
                     yield uri, _is_gone(str(path))

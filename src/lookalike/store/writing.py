@@ -51,6 +51,13 @@ UNSUPPORTED = "unsupported"
 """The code of files that are no pictures, and never claimed to be any: they have not failed."""
 
 
+def storable(text: str) -> str:
+    """Text as PostgreSQL takes it: without NUL, and with U+FFFD for what is no character, such as bytes of a path."""
+    if text.isascii():
+        return text.replace("\0", "")
+    return text.replace("\0", "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """A file as a source lists it.
@@ -250,9 +257,10 @@ def record_failures(
     """
 
     def record(connection: psycopg.Connection) -> int:
-        # in order, so that two writers lock the same rows in the same order
-        ordered = sorted(failures, key=lambda failure: failure.place.name)
-        new = sum(_record(connection, model, failure) for failure in ordered)
+        # each file once, as a table may name it many times, and in order, so that two writers lock the same rows in
+        # the same order
+        ordered = sorted({failure.place.name: failure for failure in failures}.items())
+        new = sum(_record(connection, model, failure) for _, failure in ordered)
         release(connection, model, done)
         return new
 
@@ -287,7 +295,7 @@ def _record(connection: psycopg.Connection, model: Model, failure: NewFailure) -
             failure.place.fingerprint,
             failure.stage,
             failure.code,
-            redacted(failure.message.replace("\0", ""))[:2000],
+            redacted(storable(failure.message))[:2000],
             failure.request_id,
             failure.retryable,
         ],

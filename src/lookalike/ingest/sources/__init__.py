@@ -19,11 +19,11 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 from lookalike.errors import ConfigurationError, ItemError, SourceNotFound
 from lookalike.ingest.sources import folders
-from lookalike.ingest.sources.candidate import Candidate, looks_like_a_picture
+from lookalike.ingest.sources.candidate import Candidate, looks_like_a_picture, nameable
 from lookalike.ingest.sources.manifests import SUFFIXES, Table
 from lookalike.ingest.spill import Lookup
 from lookalike.pictures.reading import Reader
-from lookalike.store.writing import COLLECTION, Place
+from lookalike.store.writing import COLLECTION, Place, storable
 from lookalike.uris import path_of, redacted, uri_of, without_secrets
 
 __all__ = ["Candidate", "Sources"]
@@ -62,7 +62,8 @@ class Sources:
         """
         if not names:
             raise SourceNotFound("Name a folder, a file, a glob, a table or a URL to ingest.")
-        self.names = [os.fspath(name) for name in names]
+        # a URI of a local path is a path like any other
+        self.names = [_local(os.fspath(name)) for name in names]
         self.collection = collection
         self._reader = reader
         self._columns = uri_column, key_column
@@ -90,7 +91,7 @@ class Sources:
     def walk(self) -> Iterator[Candidate]:
         """Every file, one after another."""
         for name in self.names:
-            for candidate in self._walk(name):
+            for candidate in map(nameable, self._walk(name)):
                 yield self._told(candidate) if self._beside is not None else candidate
 
     def count(self, stop: threading.Event) -> int | None:
@@ -158,14 +159,13 @@ class Sources:
             if _suffix(urlsplit(name).path) in SUFFIXES:
                 self._add_table(name, self._download(name))
             return
-        path = str(path_of(name)) if name.startswith("file://") else name
-        if not folders.exists(path):
-            shown = redacted(path)
+        if not folders.exists(name):
+            shown = redacted(name)
             raise SourceNotFound(
-                f"Nothing matches {shown!r}." if folders.is_glob(path) else f"There is no file or folder {shown!r}."
+                f"Nothing matches {shown!r}." if folders.is_glob(name) else f"There is no file or folder {shown!r}."
             )
-        if _suffix(path) in SUFFIXES and os.path.isfile(path):
-            self._add_table(name, Path(path))
+        if _suffix(name) in SUFFIXES and os.path.isfile(name):
+            self._add_table(name, Path(name))
 
     def _add_table(self, name: str, path: Path) -> None:
         uri_column, key_column = self._columns
@@ -214,7 +214,7 @@ class Sources:
         elif name in self._tables:
             yield from self._rows(name)
         elif not self._is_elsewhere(name):
-            yield from folders.walk(str(path_of(name)) if name.startswith("file://") else name, self.collection)
+            yield from folders.walk(name, self.collection)
         elif urlsplit(name).scheme in ("http", "https"):
             yield self._at(name)
         else:
@@ -238,7 +238,7 @@ class Sources:
             base, of_table = str(table.path.absolute().parent), uri_of(table.path)
         for row in table.rows():
             if row.error is not None or row.place is None:
-                place = Place(f"{of_table}#row-{row.number}", f"row:{row.error}", self.collection)
+                place = Place(f"{of_table}#row-{row.number}", storable(f"row:{row.error}"), self.collection)
                 yield Candidate(name, place, error=row.error, code="bad-row")
                 continue
             candidate = self._named(row.place, base)
@@ -248,8 +248,7 @@ class Sources:
 
     def _named(self, name: str, base: str) -> Candidate:
         """A file that a list names: an absolute or relative path, or a URL."""
-        if name.startswith("file://"):
-            return folders.file_at(str(path_of(name)), self.collection, expected=True)
+        name = _local(name)
         if self._reader.is_remote(name):
             return self._at(name)
         if self._reader.is_remote(base):
@@ -304,6 +303,11 @@ def _joined(place: str) -> str:
 
 def _sibling(url: str, name: str) -> str:
     return name if name.startswith("/") else f"{url.rpartition('/')[0]}/{name}"
+
+
+def _local(name: str) -> str:
+    """The path that a ``file://`` URI names; any other name as it is."""
+    return str(path_of(name) or name) if name.startswith("file://") else name
 
 
 def _suffix(path: str) -> str:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from uuid import UUID
 
 from lookalike.pictures.check import PICTURE_SUFFIXES
-from lookalike.store.writing import Place
+from lookalike.store.writing import Place, storable
+
+_LONGEST_URI = 2000
+_DIGITS = 64
+_FOR_GOOD = frozenset({"bad-row", "bad-name", "uri-too-long"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,40 @@ class Candidate:
     def by_url(self) -> bool:
         """Whether a service could fetch it, too."""
         return self.remote and self.location.lower().startswith(("http://", "https://"))
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the error may pass by itself."""
+        return self.code not in _FOR_GOOD
+
+    @property
+    def hides_others(self) -> bool:
+        """Whether it stands for a part of its source that could not be looked at."""
+        return self.error is not None and self.code not in ("bad-name", "uri-too-long")
+
+
+def nameable(candidate: Candidate) -> Candidate:
+    """`candidate`, or where its URI does not fit into the tables, one that says so, under a URI that does."""
+    place = candidate.place
+    uri, data = storable(place.uri), place.uri.encode("utf-8", "surrogatepass")
+    if len(data) > _LONGEST_URI:
+        uri = storable(data[: _LONGEST_URI - 80].decode("utf-8", "ignore")) + f"...{sha256(data).hexdigest()}"
+        code, error = "uri-too-long", f"The path is longer than {_LONGEST_URI:,} bytes. Move or rename it."
+    elif uri != place.uri:
+        code, error = "bad-name", "The URL holds characters that none may hold. Write them percent-encoded."
+    else:
+        return candidate
+    place = replace(place, uri=uri)
+    if candidate.error is not None:
+        return replace(candidate, place=place)
+    # with a fingerprint, so that the next run knows it again
+    return replace(candidate, place=replace(place, fingerprint=f"name:{code}"), error=error, code=code)
+
+
+def is_cut(uri: str) -> bool:
+    """Whether a stored URI is but the beginning of one that is too long."""
+    beginning, _, digest = uri.rpartition("...")
+    return len(digest) == _DIGITS and len(beginning.encode()) > _LONGEST_URI - 2 * 80
 
 
 def looks_like_a_picture(name: str) -> bool:

@@ -102,21 +102,23 @@ def _walk_named(name: str, collection: str) -> Iterator[Candidate]:
 
 
 def _walk_folder(folder: str, collection: str) -> Iterator[Candidate]:
-    try:
-        with os.scandir(folder) as listing:
-            entries = sorted(listing, key=lambda entry: os.fsencode(entry.name))
-    except OSError as error:
-        # a file that cannot be read, so that a closed folder does not pass for an empty one
-        reason = f"The folder cannot be listed: {error.strerror}."
-        yield Candidate(folder, Place(uri_of(folder), collection=collection), error=reason)
-        return
-    for entry in entries:
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir(follow_symlinks=False):
-            yield from _walk_folder(entry.path, collection)
-        elif not (entry.is_symlink() and os.path.isdir(entry.path)):
-            yield file_at(entry.path, collection)
+    # what comes next stands last; folders may lie deeper in each other than Python calls itself
+    ahead: list[str | os.DirEntry[str]] = [folder]
+    while ahead:
+        entry = ahead.pop()
+        path = os.fspath(entry)
+        if isinstance(entry, str) or entry.is_dir(follow_symlinks=False):
+            try:
+                with os.scandir(path) as listing:
+                    entries = [below for below in listing if not below.name.startswith(".")]
+            except OSError as error:
+                # a file that cannot be read, so that a closed folder does not pass for an empty one
+                reason = f"The folder cannot be listed: {error.strerror}."
+                yield Candidate(path, Place(uri_of(path), collection=collection), error=reason)
+                continue
+            ahead += sorted(entries, key=lambda below: os.fsencode(below.name), reverse=True)
+        elif not (entry.is_symlink() and os.path.isdir(path)):
+            yield file_at(path, collection)
 
 
 def file_at(path: str, collection: str, *, expected: bool = False) -> Candidate:

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lookalike.errors import ConfigurationError
+from lookalike.store.writing import storable
 from lookalike.uris import redacted
 
 SUFFIXES = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"})
@@ -30,6 +32,9 @@ _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
 _MAY_HOLD_SECRETS = re.compile(r"[:=]|bearer\s|eyJ", re.IGNORECASE)
 _TRUTHS = {"true": True, "false": False}
 _LARGEST_CELL = 10_000_000
+_LONGEST_KEY = 2000
+_MOST_METADATA = 250_000
+"""Bytes of a row's metadata as JSON. PostgreSQL's text search takes a megabyte, and counts some words four times."""
 _PARQUET_ROWS = 1024
 
 
@@ -124,15 +129,28 @@ class Table:
 
     def _row(self, number: int, cells: Mapping[str, Any]) -> Row:
         place = cells.get(self.place_column) if self.place_column is not None else None
-        key = cells.get(self.key_column) if self.key_column is not None else None
-        metadata = {
-            _text(name): ready_for_json(value)
-            for name, value in cells.items()
-            if name not in (self.place_column, self.key_column)
-        }
+        key = _key(cells.get(self.key_column)) if self.key_column is not None else None
+        try:
+            metadata = {
+                _text(name): ready_for_json(value)
+                for name, value in cells.items()
+                if name not in (self.place_column, self.key_column)
+            }
+            size = len(json.dumps(metadata)) if metadata else 0
+        except RecursionError:
+            return Row(number, error=f"Row {number} of {self.name} holds lists that lie too deep in each other.")
         if self.place_column is not None and (not isinstance(place, str) or not place.strip()):
             return Row(number, error=f"Row {number} of {self.name} has nothing in the column {self.place_column}.")
-        return Row(number, place, _key(key), metadata)
+        if size > _MOST_METADATA:
+            return Row(
+                number,
+                error=f"Row {number} of {self.name} has {size:,} bytes of metadata; {_MOST_METADATA:,} are the most.",
+            )
+        if key is not None and len(key.encode()) > _LONGEST_KEY:
+            return Row(
+                number, error=f"Row {number} of {self.name} has a key of more than {_LONGEST_KEY:,} bytes: is it one?"
+            )
+        return Row(number, place, key, metadata)
 
     def _cells(self) -> Iterator[Mapping[str, Any] | str]:
         """The cells of each row by column, or what is wrong with the row."""
@@ -190,7 +208,7 @@ class Table:
         except (OSError, csv.Error) as error:
             raise ConfigurationError(f"{self.name} cannot be read: {error}") from None
         header = [name.strip() or f"column {number}" for number, name in enumerate(header, start=1)]
-        twice = {name for name in header if header.count(name) > 1}
+        twice = {name for name, times in Counter(header).items() if times > 1}
         if twice:
             raise ConfigurationError(f"{self.name} has two columns of the name {min(twice)!r}. Rename one.")
         if not header:
@@ -271,7 +289,7 @@ def ready_for_json(value: Any) -> Any:
 
 
 def _text(value: str) -> str:
-    whole = value.replace("\0", "").encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    whole = storable(value)
     return redacted(whole) if _MAY_HOLD_SECRETS.search(whole) else whole
 
 
