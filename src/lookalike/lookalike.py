@@ -320,9 +320,15 @@ class Lookalike:
         """Cosine similarity, -1 to 1, of any two texts or pictures; they are understood as `embed` does."""
         return self.embed(a, model=model).similarity(self.embed(b, model=model))
 
-    def status(self) -> Status:
-        """What is stored, and how far each model has come."""
-        return reading.status(self._database)
+    def status(self, collection: str | None = None) -> Status:
+        """What is stored, of all or of one collection, and how far each model has come.
+
+        Raises:
+            ImageNotFound: there is no such collection.
+        """
+        if collection is None:
+            return reading.status(self._database)
+        return reading.collection_status(self._database, collection)
 
     def failures(self, code: str | None = None) -> Sequence[Failure]:
         """Every file that could not be done and why, or those of one code, the latest first.

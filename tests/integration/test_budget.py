@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from PIL import Image
 
-from lookalike import ConfigurationError, Lookalike, Settings
+from lookalike import ConfigurationError, ImageNotFound, Lookalike, Settings
 from lookalike.emulator import Emulator
 from lookalike.types import Price
 from lookalike.uris import uri_of
@@ -157,6 +157,11 @@ def test_every_file_is_accounted_for(images: Lookalike, dsn: str, mixed: Path) -
         ("shop", "unsupported", "unsupported"): (0, 1),
     }
     assert rows(dsn, "select count(*) from lookalike.images") == [(21,)]
+    shop = images.status("shop")
+    assert (shop.images, shop.files, shop.models[0].embedded, shop.models[0].unsupported) == (1, 1, 1, 1)
+    assert images.status("default").failures == {"damaged-image": 1}
+    with pytest.raises(ImageNotFound, match="no collection 'shopp'"):
+        images.status("shopp")
     images.ingest(mixed / "copy-1.jpg", model="azure-vision/2022-04-11")
     assert coverage(dsn, "azure-vision/2022-04-11") == {
         ("default", "embedded", None): (1, 3),

@@ -25,15 +25,18 @@ models.command()(backfill)
 _MARKS = {"ok": "[green]✓[/]", "warn": "[yellow]![/]", "fail": "[red]✗[/]"}
 
 
-def status(as_json: JsonOption = False) -> None:
+def status(
+    collection: Annotated[str | None, typer.Option(metavar="C", help="Only what belongs to this named set.")] = None,
+    as_json: JsonOption = False,
+) -> None:
     """Show what is stored and how far each model has come."""
     with open_library() as images:
-        found = images.status()
+        found = images.status(collection)
     if as_json:
         write_json(dataclasses.asdict(found))
         return
     out.print(f"{found.images:,} images in {found.files:,} files", end="\n\n")
-    out.print(_table(found.models, "model", "state", "embedded", "pending", "failed"))
+    out.print(_table(found.models, "model", "state", "embedded", "pending", "failed", "unsupported"))
     if found.failures:
         out.print()
         for code, number in found.failures.items():
@@ -133,7 +136,7 @@ def _service(given: Settings) -> list[Finding]:
 def _table(found: Sequence[ModelStatus], *columns: str) -> Table:
     table = Table(box=None)
     for column in columns:
-        is_number = column in ("embedded", "pending", "failed")
+        is_number = column in ("embedded", "pending", "failed", "unsupported")
         table.add_column(column, justify="right" if is_number else "left", overflow="fold")
     for model in found:
         values = (getattr(model, column) for column in columns)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any, Literal
@@ -11,6 +12,7 @@ from uuid import UUID
 import numpy as np
 from pgvector import HalfVector
 
+from lookalike.errors import ImageNotFound
 from lookalike.store.database import Database
 from lookalike.store.models import StoredModel, active_model, model_named, models
 from lookalike.store.writing import UNSUPPORTED, half_vector
@@ -198,6 +200,47 @@ def status(database: Database) -> Status:
         # a model that has only failed so far has no rooms yet
         reached += [ModelStatus(name, "unused", 0, "", 0, counts[0], number) for name, number in failed.items()]
     return Status(database.place, counts[0], counts[1], tuple(reached), failures)
+
+
+def collection_status(database: Database, collection: str) -> Status:
+    """What is stored of one collection; a model's `embedded` and `pending` are images, `failed` are files.
+
+    Raises:
+        ImageNotFound: nothing was ever ingested into it.
+    """
+    with database.transaction() as connection:
+        counts = connection.execute(
+            "select count(distinct image_id), count(*) from lookalike.files where collection = %s", [collection]
+        ).fetchone()
+        covered = connection.execute(
+            "select model, state, code, images, files from lookalike.coverage where collection = %s", [collection]
+        ).fetchall()
+        known = {stored.model.name: stored for stored in models(connection)}
+    assert counts is not None
+    if not covered:
+        raise ImageNotFound(f"There is no collection {collection!r}. Begin with: lookalike ingest … --collection NAME")
+    images: dict[str, Counter[str]] = {name: Counter() for name, *_ in covered}
+    files: dict[str, Counter[str]] = {name: Counter() for name, *_ in covered}
+    codes: Counter[str] = Counter()
+    for name, state, code, of_images, of_files in covered:
+        images[name][state] += of_images
+        files[name][state] += of_files
+        if state == "failed":
+            codes[code] += of_files
+    reached = [
+        ModelStatus(
+            model=name,
+            state=known[name].state if name in known else "unused",
+            dimensions=known[name].model.dimensions if name in known else 0,
+            view=known[name].view if name in known else "",
+            embedded=images[name]["embedded"],
+            pending=images[name]["pending"],
+            failed=files[name]["failed"],
+            unsupported=files[name]["unsupported"],
+        )
+        for name in sorted(images)
+    ]
+    return Status(database.place, counts[0], counts[1], tuple(reached), dict(codes.most_common()))
 
 
 def failures(database: Database, code: str | None = None) -> list[Failure]:
