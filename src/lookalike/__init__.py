@@ -6,6 +6,7 @@ from lookalike.errors import (
     ContractBroken,
     CredentialsRefused,
     DatabaseError,
+    DatabaseUnavailable,
     ImageNotFound,
     Interrupted,
     ItemError,
@@ -17,19 +18,34 @@ from lookalike.errors import (
     UnsupportedDatabase,
 )
 from lookalike.lookalike import Lookalike
-from lookalike.types import Deleted, Embedding, Failure, File, Hit, IngestReport, Model, ModelStatus, Result, Status
+from lookalike.types import (
+    Deleted,
+    Embedding,
+    Failure,
+    File,
+    Hit,
+    IngestPlan,
+    IngestReport,
+    Model,
+    ModelStatus,
+    Price,
+    Result,
+    Status,
+)
 
 __all__ = [
     "ConfigurationError",
     "ContractBroken",
     "CredentialsRefused",
     "DatabaseError",
+    "DatabaseUnavailable",
     "Deleted",
     "Embedding",
     "Failure",
     "File",
     "Hit",
     "ImageNotFound",
+    "IngestPlan",
     "IngestReport",
     "Interrupted",
     "ItemError",
@@ -38,6 +54,7 @@ __all__ = [
     "Model",
     "ModelMismatch",
     "ModelStatus",
+    "Price",
     "Result",
     "SchemaOutOfDate",
     "ServiceError",
