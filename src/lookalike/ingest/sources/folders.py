@@ -116,7 +116,8 @@ def _walk_folder(folder: str, collection: str) -> Iterator[Candidate]:
                 reason = f"The folder cannot be listed: {error.strerror}."
                 yield Candidate(path, Place(uri_of(path), collection=collection), error=reason)
                 continue
-            ahead += sorted(entries, key=lambda below: os.fsencode(below.name), reverse=True)
+            entries.sort(key=lambda below: os.fsencode(below.name), reverse=True)
+            ahead += entries
         elif not (entry.is_symlink() and os.path.isdir(path)):
             yield file_at(path, collection)
 
