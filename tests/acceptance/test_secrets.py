@@ -22,9 +22,9 @@ SIGNED = f"se=2030-01-01&sp=r&sv=2024-11-04&sr=b&sig={SECRET}%3D"
 AMAZON = f"X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential={SECRET}%2F20260101&X-Amz-Signature={SECRET}"
 
 NAMES = (
-    f"https://10.0.0.1/a.jpg?{SIGNED}",
-    f"https://10.0.0.1/b.jpg?{AMAZON}",
-    f"https://user:{SECRET}@10.0.0.1/c.jpg",
+    f"https://127.0.0.1:1/a.jpg?{SIGNED}",
+    f"https://127.0.0.1:1/b.jpg?{AMAZON}",
+    f"https://user:{SECRET}@127.0.0.1:1/c.jpg",
     f"https://127.0.0.1/d.jpg?id=4&access_token={SECRET}",
     f"nowhere/g.jpg?{SIGNED}",
     f"abfs://photos@account.dfs.core.windows.net/f.jpg?{SIGNED}",
@@ -93,8 +93,8 @@ def test_a_planted_secret_is_nowhere(dsn: str, tmp_path: Path) -> None:
         for name, command in itertools.product((NAMES[0], NAMES[4]), ("ingest", "similar", "delete", "search")):
             run(command, name)
         run("similarity", NAMES[0], "a house")
-        run("ingest", folder, "--metadata", f"https://10.0.0.1/a.csv?{SIGNED}")
-        run("ingest", f"https://10.0.0.1/a.csv?{SIGNED}")
+        run("ingest", folder, "--metadata", f"https://127.0.0.1:1/a.csv?{SIGNED}")
+        run("ingest", f"https://127.0.0.1:1/a.csv?{SIGNED}")
         run("ingest", table, "--send-urls", "--retry-failed")
         run("ingest", folder, "--model", "azure-vision/2022-04-11", VISION_KEY=f"wrong-{SECRET}")
         run("ingest", folder, "--model", "azure-vision/2022-04-11", VISION_KEY="", VISION_KEY_FILE=str(key))
@@ -111,7 +111,7 @@ def test_a_planted_secret_is_nowhere(dsn: str, tmp_path: Path) -> None:
     for text in said:
         assert SECRET not in text
     stored = tables(dsn)
-    assert "10.0.0.1/a.jpg" in stored
+    assert "127.0.0.1:1/a.jpg" in stored
     assert SECRET not in stored
 
 
