@@ -16,7 +16,8 @@ from functools import partial
 from lookalike.embedders import Embedder
 from lookalike.errors import ConfigurationError
 from lookalike.ingest.backfill import lacking
-from lookalike.ingest.corridor import Corridor, batched
+from lookalike.ingest.corridor import Corridor
+from lookalike.ingest.feeder import batched
 from lookalike.ingest.plan import make_plan
 from lookalike.ingest.prepare import Preparation
 from lookalike.ingest.prune import INCOMPLETE, prune_gone

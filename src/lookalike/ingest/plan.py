@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
 from lookalike.embedders import Embedder
-from lookalike.ingest.corridor import batched
+from lookalike.ingest.feeder import batched
 from lookalike.ingest.prepare import Picture, Preparation
 from lookalike.ingest.prune import INCOMPLETE, gone_files
 from lookalike.ingest.sources import Candidate, Sources

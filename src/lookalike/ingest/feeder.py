@@ -1,0 +1,172 @@
+"""The first part of the corridor: finds out what must be read, reads it, and claims what must be embedded."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TypeVar
+from uuid import UUID
+
+from lookalike.ingest.patience import Patiently
+from lookalike.ingest.prepare import Picture, Preparation, Unchanged
+from lookalike.ingest.sources import Candidate
+from lookalike.ingest.work import Done, Embedded, Tally, ToEmbed, Told, UnderWay, Work
+from lookalike.store.claims import claim, in_other_hands
+from lookalike.store.database import Database
+from lookalike.store.writing import Known, NewFailure, Retry, known_places
+from lookalike.types import Model
+
+_READERS = 4
+_READ_BATCH = 16
+_MOST_ASIDE = 4096
+_TICK_SECONDS = 0.2
+_LOOK_AGAIN_SECONDS = 1.0
+
+_T = TypeVar("_T")
+
+
+@dataclass(slots=True)
+class Feeder:
+    """Takes candidates to where they are sent or written. One thread runs it, with a few more that read.
+
+    Args:
+        worker: in whose name pictures are claimed.
+        to_embed: where work goes that must be paid for; a None for each worker ends it.
+        done: where everything else goes.
+    """
+
+    database: Database
+    model: Model
+    preparation: Preparation
+    retry: Retry
+    worker: UUID
+    halt: threading.Event
+    patiently: Patiently
+    tally: Tally
+    under_way: UnderWay
+    to_embed: ToEmbed
+    done: Done
+    _aside: deque[tuple[Candidate, UUID]] = field(default_factory=deque)
+    _looked_again: float = 0.0
+
+    def run(self, batches: Iterable[list[Candidate]]) -> None:
+        """Take every candidate of every batch as far as it goes here, until `halt` is set."""
+        try:
+            with ThreadPoolExecutor(_READERS, thread_name_prefix="lookalike-read") as readers:
+                for batch in batches:
+                    self.tally.add(found=len(batch))
+                    self._advance(batch, readers)
+                    self._look_again(readers)
+                    while len(self._aside) > _MOST_ASIDE and not self.halt.wait(_TICK_SECONDS):
+                        self._look_again(readers)
+                    if self.halt.is_set():
+                        return
+                while self._aside and not self.halt.wait(_TICK_SECONDS):
+                    self._look_again(readers)
+        finally:
+            for _ in range(self.to_embed.maxsize):  # as many as there are workers
+                self.to_embed.put(None)
+
+    def _advance(self, batch: list[Candidate], readers: ThreadPoolExecutor) -> None:
+        """Read what must be read, and hand on what must be embedded or written."""
+        # no more at once than is needed soon: what is claimed waits for nobody else
+        ahead = min(max(self.to_embed.maxsize, _READERS), _READ_BATCH)
+        for few in batched(self._unknown(batch), ahead):
+            if self.halt.is_set():
+                return
+            self.tally.first_read = self.tally.first_read or time.monotonic()
+            pictures = []
+            outcomes = readers.map(lambda one: self.preparation.prepare(one[0], one[2]), few)
+            for (candidate, known, _), outcome in zip(few, outcomes, strict=True):
+                match outcome:
+                    case Picture() if known is not None and known.unseen:
+                        # embedded by its URL; now its bytes have turned up
+                        files = {outcome.place.name: (candidate, outcome.place)}
+                        self.done.put(Work(outcome, files, outcome=Embedded()))
+                    case Picture():
+                        pictures.append((candidate, outcome))
+                    case NewFailure():
+                        self.done.put(outcome)
+                    case Unchanged():
+                        assert known is not None
+                        self._settle(candidate, known)
+            self._admit(pictures)
+
+    def _unknown(self, batch: list[Candidate]) -> Iterator[tuple[Candidate, Known | None, str | None]]:
+        """Those of a batch that must be read, with what is stored of them, and with their fingerprint when they were
+        last read if only reading can tell whether they have changed."""
+        places = [candidate.place for candidate in batch]
+        stored = self.patiently(lambda: known_places(self.database, self.model, places, self.retry))
+        for candidate in batch:
+            known = stored.get(candidate.place.name)
+            if known is None or (self.preparation.exif and not known.has_exif):
+                yield candidate, known, None
+            elif self.preparation.send_urls and candidate.by_url:
+                self._settle(candidate, known)
+            elif candidate.place.fingerprint is None:
+                yield candidate, known, known.fingerprint
+            elif candidate.place.fingerprint == known.fingerprint:
+                self._settle(candidate, known)
+            else:
+                yield candidate, known, None
+
+    def _settle(self, candidate: Candidate, known: Known) -> None:
+        """Count a file that is as it was, and see to it that what its source says of it is stored."""
+        match known.state:
+            case "embedded" if known.told:
+                self.tally.add(unchanged=1)
+            case "embedded":
+                self.done.put(Told(candidate.place))
+            case "failed":
+                self.tally.add(failed=1)
+            case "unsupported":
+                self.tally.add(unsupported=1)
+
+    def _admit(self, pictures: list[tuple[Candidate, Picture]]) -> None:
+        """Hand on those pictures whose bytes are not under way; the others have joined the one that is.
+
+        Being under way is noted before the database is asked, and given up after the commit, so that no bytes can slip
+        through between the two and be paid for twice. What another process has claimed is put aside.
+        """
+        admitted = (self.under_way.admit(candidate, picture, self.halt) for candidate, picture in pictures)
+        fresh = [work for work in admitted if work is not None]
+        if not fresh:
+            return
+        digests = {w.image_id: w.picture.content.sha256 if w.picture.content else None for w in fresh}
+        claimed = self.patiently(lambda: claim(self.database, self.model, self.worker, digests))
+        for work in fresh:
+            match claimed.get(work.image_id):
+                case "mine":
+                    self.to_embed.put(work)
+                case "embedded":
+                    work.outcome, work.input = Embedded(), None
+                    self.done.put(work)
+                case None:
+                    candidates = self.under_way.withdraw(work)
+                    # rows of a table that name the file once more are settled here, the file itself later
+                    self.tally.add(unchanged=work.rows - len(candidates))
+                    self._aside += [(candidate, work.image_id) for candidate in candidates]
+
+    def _look_again(self, readers: ThreadPoolExecutor) -> None:
+        """Take up what was put aside, once nobody else has it in hand any more."""
+        now = time.monotonic()
+        if not self._aside or now - self._looked_again < _LOOK_AGAIN_SECONDS:
+            return
+        self._looked_again = now
+        aside, self._aside = list(self._aside), deque()
+        images = [image_id for _, image_id in aside]
+        taken = self.patiently(lambda: in_other_hands(self.database, self.model, self.worker, images))
+        self._aside += [one for one in aside if one[1] in taken]
+        self._advance([candidate for candidate, image_id in aside if image_id not in taken], readers)
+
+
+def batched(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
+    """The items in lists of `size`, the last one shorter."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
