@@ -6,6 +6,7 @@ import os
 import shutil
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from lookalike import (
 )
 from lookalike.config import Secret
 from lookalike.emulator import Emulator, expected_vector
-from lookalike.pictures.check import LARGEST_FILE
+from lookalike.pictures.check import LARGEST_FILE, check_picture
 from lookalike.types import Embedding, ImageInput
 from lookalike.uris import uri_of
 
@@ -606,3 +607,62 @@ def test_a_fault_of_ours_fails_one_picture_only(
     assert [(failure.code, failure.retryable) for failure in images.failures()] == [("unexpected", True)]
     monkeypatch.undo()
     assert images.ingest(photos).embedded == 1
+
+
+def test_a_fault_of_ours_before_the_call_fails_one_picture_only(
+    images: Lookalike, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlucky = sorted(photos.iterdir())[0].read_bytes()
+
+    def stumble(data: bytes, *arguments: Any, **options: Any) -> Any:
+        if data == unlucky:
+            raise ZeroDivisionError("float division")
+        return check_picture(data, *arguments, **options)
+
+    monkeypatch.setattr("lookalike.ingest.prepare.check_picture", stumble)
+    plan, report = images.plan(photos), images.ingest(photos)
+    assert (plan.new, plan.unreadable, report.embedded, report.failed) == (19, 1, 19, 1)
+    assert [(failure.code, failure.retryable) for failure in images.failures()] == [("unexpected", True)]
+    monkeypatch.undo()
+    assert images.ingest(photos).embedded == 1
+
+
+@pytest.mark.parametrize("calls", [0, 1, 7])
+def test_no_more_is_billed_than_was_allowed_whatever_goes_wrong(dsn: str, photos: Path, calls: int) -> None:
+    with (
+        Emulator(latency_ms=5, faults={"503": 0.3, "truncated-json": 0.2}) as emulator,
+        Lookalike.open(settings_for(dsn, emulator)) as images,
+    ):
+        report = images.ingest(photos, max_calls=calls)
+        assert report.calls == billed(emulator) == calls
+        assert (report.found, report.stopped) == (20, "as many calls were billed as were allowed")
+        assert_adds_up(report)
+
+
+def test_deleting_beside_an_ingest_harms_neither(dsn: str, photos: Path) -> None:
+    for path in sorted(photos.iterdir()):
+        shutil.copy(path, photos / f"second {path.name}")
+    finished = threading.Event()
+    with (
+        Emulator(latency_ms=20) as emulator,
+        Lookalike.open(settings_for(dsn, emulator)) as images,
+        ThreadPoolExecutor() as pool,
+    ):
+
+        def delete() -> int:
+            deleted = 0
+            while not finished.is_set():
+                for (uri,) in rows(dsn, "select uri from lookalike.files order by random() limit 2"):
+                    deleted += images.delete(uri).files
+            return deleted
+
+        deleting = pool.submit(delete)
+        report = images.ingest(photos, concurrency=2)
+        finished.set()
+        assert deleting.result() > 0
+        assert_adds_up(report)
+        assert report.failed == 0
+        again = images.ingest(photos)
+        assert again.embedded + again.unchanged == again.found == 40
+    assert rows(dsn, "select sum(files)::int from lookalike.coverage where state = 'embedded'") == [(40,)]
+    assert rows(dsn, "select count(*) from lookalike.claims") == [(0,)]

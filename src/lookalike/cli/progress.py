@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import signal
 import threading
 import time
@@ -30,11 +31,18 @@ class Stop:
 
 @contextlib.contextmanager
 def stop_on_signal() -> Iterator[Stop]:
-    """Let the first SIGINT or SIGTERM end the run in good order; the second ends it at once."""
+    """Let the first SIGINT or SIGTERM end the run in good order; the second gives up whatever waits, and stores what is
+    being answered, as it is paid for; the third ends the process at once."""
     stop = Stop(threading.Event())
+    given_up = False
 
     def handler(number: int, _frame: FrameType | None) -> None:
+        nonlocal given_up
+        if given_up:
+            os._exit(128 + number)
         if stop.signal is not None:
+            given_up = True
+            say("Storing what is being answered; press Ctrl-C once more to end at once.")
             raise KeyboardInterrupt
         stop.signal = number
         stop.event.set()

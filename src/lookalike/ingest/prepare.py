@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -17,6 +18,7 @@ from lookalike.pictures.reading import Reader
 from lookalike.store.writing import UNSUPPORTED, NewFailure, Place
 from lookalike.types import Content, ImageInput, Limits
 
+_log = logging.getLogger("lookalike.ingest")
 _MAGIC = (
     *(b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
     *(b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51", b"8BPS"),
@@ -113,6 +115,11 @@ class Preparation:
             elif code == UNSUPPORTED and stage == "check" and looks_like_a_picture(candidate.location):
                 code = "not-an-image"
             return NewFailure(place, stage, code, str(error), error.retryable, image_id=candidate.image_id)
+        except Exception as error:
+            # a fault of ours or of a decoder, but no picture may stop a run of millions
+            _log.info("preparing %s failed unexpectedly", place.uri, exc_info=True)
+            message = f"{type(error).__name__}: {error}"
+            return NewFailure(place, stage, "unexpected", message, True, image_id=candidate.image_id)
 
 
 def _read(candidate: Candidate, place: Place) -> tuple[bytes, Place]:

@@ -24,6 +24,9 @@ from lookalike.uris import redacted
 COLLECTION = "default"
 """The collection of files that name none."""
 
+LONGEST_COLLECTION = 200
+"""Bytes of the longest name of a collection."""
+
 _NAMES = {"uri": "file", "key": "key", "image_id": "image"}
 _ATTEMPTS = 8
 _RACES = (psycopg.errors.UniqueViolation, psycopg.errors.DeadlockDetected, psycopg.errors.ForeignKeyViolation)
@@ -163,6 +166,9 @@ def known_places(database: Database, model: Model, places: Sequence[Place], retr
               join lookalike.embeddings e using (image_id)
               join lookalike.models m using (model_id)
              where m.name = %s
+               -- whoever failed since is read again, lest the failure outlive its reason
+               and not exists (select from lookalike.failures x
+                                where x.model = m.name and x.collection = w.collection and x.uri = w.uri)
              union all
             -- later than its embedding, so this is how it ended
             select w.collection, w.uri, case when x.code = %s then 'unsupported' else 'failed' end,

@@ -5,6 +5,7 @@ Whatever the source, it gives `Candidate`s one at a time, so that a million of t
 
 from __future__ import annotations
 
+import codecs
 import os
 import posixpath
 import shutil
@@ -23,7 +24,7 @@ from lookalike.ingest.sources.candidate import Candidate, looks_like_a_picture, 
 from lookalike.ingest.sources.manifests import SUFFIXES, Table
 from lookalike.ingest.spill import Lookup
 from lookalike.pictures.reading import Reader
-from lookalike.store.writing import COLLECTION, Place, storable
+from lookalike.store.writing import COLLECTION, LONGEST_COLLECTION, Place, storable
 from lookalike.uris import path_of, redacted, uri_of, without_secrets
 
 __all__ = ["Candidate", "Sources"]
@@ -58,8 +59,11 @@ class Sources:
 
         Raises:
             SourceNotFound: nothing lies there, or a glob matches nothing.
-            ConfigurationError: a table cannot be read or does not have the columns.
+            ConfigurationError: a table cannot be read or does not have the columns; or the collection cannot have its
+                name.
         """
+        if storable(collection) != collection or len(collection.encode()) > LONGEST_COLLECTION:
+            raise ConfigurationError(f"--collection is no name of at most {LONGEST_COLLECTION} bytes of text.")
         if not names:
             raise SourceNotFound("Name a folder, a file, a glob, a table or a URL to ingest.")
         # a URI of a local path is a path like any other
@@ -285,7 +289,7 @@ def _lines(stream: BinaryIO) -> Iterator[str]:
     """The entries of a list, ended by newlines, or by NUL where there are any in its first block."""
     block = stream.read1(1 << 16) if hasattr(stream, "read1") else stream.read(1 << 16)
     end = b"\0" if b"\0" in block else b"\n"
-    rest = b""
+    block, rest = block.removeprefix(codecs.BOM_UTF8), b""
     while block:
         *whole, rest = (rest + block).split(end)
         yield from (os.fsdecode(line.rstrip(b"\r") if end == b"\n" else line) for line in whole if line.strip())

@@ -139,6 +139,7 @@ def file_at(path: str, collection: str, *, expected: bool = False) -> Candidate:
         return Candidate(path, place, expected=expected, error=reason)
     except ValueError:
         reason = "The path holds a character that no path may hold."
-        return Candidate(path, Place(uri_of(path.replace("\0", "\ufffd")), collection=collection), error=reason)
+        place = Place(uri_of(path.replace("\0", "\ufffd")), "name:bad-name", collection)
+        return Candidate(path, place, expected=expected, error=reason, code="bad-name")
     kind = next((kind for is_kind, kind in _ODDITIES if is_kind(status.st_mode)), None)
     return Candidate(path, Place(uri_of(path), fingerprint_of(status), collection), expected=expected, oddity=kind)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 import math
@@ -141,6 +142,8 @@ class Table:
             return Row(number, error=f"Row {number} of {self.name} holds lists that lie too deep in each other.")
         if self.place_column is not None and (not isinstance(place, str) or not place.strip()):
             return Row(number, error=f"Row {number} of {self.name} has nothing in the column {self.place_column}.")
+        if place is not None and not _is_nameable(place):
+            return Row(number, error=f"Row {number} of {self.name} names something with halves of characters in it.")
         if size > _MOST_METADATA:
             return Row(
                 number,
@@ -217,9 +220,12 @@ class Table:
 
     @cached_property
     def _delimiter(self) -> str:
-        if self.path.suffix.lower() == ".tsv":
-            return "\t"
         try:
+            with open(self.path, "rb") as file:
+                if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+                    raise ConfigurationError(f"{self.name} is written in UTF-16. Save it as CSV in UTF-8.")
+            if self.path.suffix.lower() == ".tsv":
+                return "\t"
             with open(self.path, encoding="utf-8-sig", errors="surrogateescape") as file:
                 head = file.readline(100_000)
         except OSError as error:
@@ -286,6 +292,15 @@ def ready_for_json(value: Any) -> Any:
             return value.hex()
         case _:
             return _text(str(value))
+
+
+def _is_nameable(place: str) -> bool:
+    """Whether there can be such a path. JSON may hold halves of characters, which no file system takes."""
+    try:
+        os.fsencode(place)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _text(value: str) -> str:
