@@ -14,14 +14,14 @@ from uuid import UUID
 from lookalike.config import DEFAULT_MODEL, Settings
 from lookalike.embedders import Budget, Embedder, open_embedder
 from lookalike.embedders.http import INTERACTIVE
-from lookalike.ingest import Preparation, Retry, Run, Sources, backfill, failures_allowed, ingest, plan
+from lookalike.ingest import Preparation, Retry, Sources, Terms, backfill, failures_allowed, ingest, plan
 from lookalike.pictures.reading import Reader
 from lookalike.search import ImageQuery, Searcher, as_uuid
 from lookalike.store import reading
 from lookalike.store.database import Database
 from lookalike.store.pace import SharedPace
 from lookalike.store.writing import COLLECTION, delete_named
-from lookalike.types import Deleted, Embedding, Failure, IngestPlan, IngestReport, Model, Price, Result, Status
+from lookalike.types import Deleted, Embedding, Failure, IngestPlan, IngestReport, Model, Result, Status
 from lookalike.uris import uri_of, without_secrets
 
 _log = logging.getLogger("lookalike")
@@ -125,13 +125,14 @@ class Lookalike:
                 too much would have been pruned; ``report`` says what was done before.
             ServiceError, DatabaseError: nothing more could be done; ``report`` says what was done before.
         """
-        run = Run(
+        name = self.model_name(model)
+        terms = Terms(
             halt=threading.Event(),
             stop=stop or threading.Event(),
             retry=Retry(retry_failed or code is not None, code),
             allowed_failures=failures_allowed(max_failures),
             concurrency=concurrency,
-            most_pruned=max_prune if prune else None,
+            price=self._settings.price_of(Model(name)),
             progress=progress,
         )
         with (
@@ -144,10 +145,11 @@ class Lookalike:
                 key_column=key_column,
                 metadata=metadata,
             ) as opened,
-            self._batch_embedder(model, rate, run.halt, max_calls) as embedder,
+            self._batch_embedder(name, rate, terms.halt, max_calls) as embedder,
         ):
             preparation = Preparation(embedder.limits, reader, shrink=shrink, exif=exif, send_urls=send_urls)
-            report = ingest(self._database, embedder, opened, preparation, run, self._price(embedder))
+            most_pruned = max_prune if prune else None
+            report = ingest(self._database, embedder, opened, preparation, terms, most_pruned=most_pruned)
             if opened.unmatched and report.found:
                 self._announce(f"No picture was found in {metadata}: it is joined by path, file name or key.")
             return report
@@ -175,11 +177,12 @@ class Lookalike:
             SourceNotFound: nothing lies at one of the sources.
             ConfigurationError: a setting of the service is missing, or a table cannot be read.
         """
-        run = Run(
+        name = self.model_name(model)
+        terms = Terms(
             halt=threading.Event(),
             stop=stop or threading.Event(),
             retry=Retry(retry_failed or code is not None, code),
-            most_pruned=1.0 if prune else None,
+            price=self._settings.price_of(Model(name)),
         )
         with (
             Reader(self._settings, allow_hosts=allow_hosts) as reader,
@@ -191,10 +194,10 @@ class Lookalike:
                 key_column=key_column,
                 metadata=metadata,
             ) as opened,
-            self._batch_embedder(model, rate, run.halt) as embedder,
+            self._batch_embedder(name, rate, terms.halt) as embedder,
         ):
             preparation = Preparation(embedder.limits, reader, shrink=shrink, send_urls=send_urls)
-            return plan(self._database, embedder, opened, preparation, run, self._price(embedder))
+            return plan(self._database, embedder, opened, preparation, terms, prune=prune)
 
     def backfill(
         self,
@@ -217,19 +220,21 @@ class Lookalike:
             ConfigurationError: a setting of the service is missing; nothing was begun.
             ServiceError, DatabaseError: nothing more could be done; ``report`` says what was done before.
         """
-        run = Run(
+        name = self.model_name(model)
+        terms = Terms(
             halt=threading.Event(),
             stop=stop or threading.Event(),
             allowed_failures=failures_allowed(max_failures),
             concurrency=concurrency,
+            price=self._settings.price_of(Model(name)),
             progress=progress,
         )
         with (
             Reader(self._settings, allow_hosts=allow_hosts) as reader,
-            self._batch_embedder(model, rate, run.halt, max_calls) as embedder,
+            self._batch_embedder(name, rate, terms.halt, max_calls) as embedder,
         ):
             preparation = Preparation(embedder.limits, reader, shrink=shrink)
-            return backfill(self._database, embedder, preparation, run, self._price(embedder))
+            return backfill(self._database, embedder, preparation, terms)
 
     def delete(self, *things: str | os.PathLike[str] | UUID, key: str | None = None) -> Deleted:
         """Delete files by path, URI, key or image id; an image goes, with its embeddings, when its last file does.
@@ -371,11 +376,11 @@ class Lookalike:
 
     @contextlib.contextmanager
     def _batch_embedder(
-        self, model: str | None, rate: float | None, halt: threading.Event, max_calls: int | None = None
+        self, name: str, rate: float | None, halt: threading.Event, max_calls: int | None = None
     ) -> Iterator[Embedder]:
         """An embedder for a run of its own, which nobody watches."""
         embedder = open_embedder(
-            self.model_name(model),
+            name,
             self._settings,
             rate=rate,
             stop=halt,
@@ -385,9 +390,6 @@ class Lookalike:
         with contextlib.closing(embedder):
             self._tell_notice(embedder)
             yield embedder
-
-    def _price(self, embedder: Embedder) -> Price | None:
-        return self._settings.price_of(embedder.model)
 
     def _embedder(self, name: str) -> Embedder:
         """The embedder for questions that a person waits for, opened once."""

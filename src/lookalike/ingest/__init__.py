@@ -10,50 +10,26 @@ import contextlib
 import math
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 
 from lookalike.embedders import Embedder
 from lookalike.errors import ConfigurationError
 from lookalike.ingest.backfill import lacking
-from lookalike.ingest.corridor import Corridor
+from lookalike.ingest.corridor import Corridor, Terms
 from lookalike.ingest.feeder import batched
-from lookalike.ingest.plan import make_plan
+from lookalike.ingest.plan import plan
 from lookalike.ingest.prepare import Preparation
 from lookalike.ingest.prune import INCOMPLETE, prune_gone
 from lookalike.ingest.sources import Candidate, Sources
 from lookalike.ingest.sources.candidate import is_cut
 from lookalike.ingest.spill import Seen
 from lookalike.store.database import Database
-from lookalike.store.writing import NO_RETRY, Retry
-from lookalike.types import IngestPlan, IngestReport, Price
+from lookalike.store.writing import Retry
+from lookalike.types import IngestReport
 
-__all__ = ["Preparation", "Retry", "Run", "Sources", "backfill", "failures_allowed", "ingest", "plan"]
+__all__ = ["Preparation", "Retry", "Sources", "Terms", "backfill", "failures_allowed", "ingest", "plan"]
 
 _WALK_BATCH = 256
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """How an ingest or a backfill is to go.
-
-    Attributes:
-        halt: the event that the embedder waits with; it is set when the run ends early.
-        stop: set by the caller to end the run after what is under way.
-        retry: which failed files are tried again although they have not changed.
-        allowed_failures: from the number of files found to the number that may fail without the run counting as failed.
-        concurrency: calls under way at once, by default what the rate needs.
-        most_pruned: remove files that are gone from the sources, up to this share of what they held; None to keep them.
-        progress: told a few times a second how far the run is.
-    """
-
-    halt: threading.Event
-    stop: threading.Event
-    retry: Retry = NO_RETRY
-    allowed_failures: Callable[[int], int] = lambda found: 0  # noqa: ARG005
-    concurrency: int | None = None
-    most_pruned: float | None = None
-    progress: Callable[[IngestReport], None] | None = None
 
 
 def ingest(
@@ -61,10 +37,14 @@ def ingest(
     embedder: Embedder,
     sources: Sources,
     preparation: Preparation,
-    run: Run,
-    price: Price | None = None,
+    terms: Terms,
+    *,
+    most_pruned: float | None = None,
 ) -> IngestReport:
     """Embed every picture of `sources` that is not known yet.
+
+    Args:
+        most_pruned: remove files that are gone from the sources, up to this share of what they held; None to keep them.
 
     Raises:
         LookalikeError: nothing more could be done with the service or with the database, or too much would have been
@@ -72,30 +52,16 @@ def ingest(
     """
     with Seen() as seen:
         prune, candidates = None, sources.walk()
-        if run.most_pruned is not None:
+        if most_pruned is not None:
             scopes = list(sources.prune_scopes())
             candidates = _noting(candidates, seen, everything=any(cover is None for _, cover in scopes))
-            prune = partial(prune_gone, database, sources.collection, scopes, seen, run.most_pruned)
-        corridor = Corridor(
-            database,
-            embedder,
-            preparation,
-            run.halt,
-            run.stop,
-            retry=run.retry,
-            allowed_failures=run.allowed_failures,
-            concurrency=run.concurrency,
-            price=price,
-            prune=prune,
-            expected=_counted(sources) if run.progress is not None else lambda: None,
-            progress=run.progress,
-        )
+            prune = partial(prune_gone, database, sources.collection, scopes, seen, most_pruned)
+        expected = _counted(sources) if terms.progress is not None else lambda: None
+        corridor = Corridor(database, embedder, preparation, terms, prune, expected)
         return corridor.run(batched(candidates, _WALK_BATCH), command="ingest")
 
 
-def backfill(
-    database: Database, embedder: Embedder, preparation: Preparation, run: Run, price: Price | None = None
-) -> IngestReport:
+def backfill(database: Database, embedder: Embedder, preparation: Preparation, terms: Terms) -> IngestReport:
     """Embed every stored image that the model still lacks, read from its files.
 
     Several processes may do so at once, on several machines: they split the work.
@@ -104,41 +70,9 @@ def backfill(
         LookalikeError: nothing more could be done with the service or with the database; its `report` says what was
             done before.
     """
-    corridor = Corridor(
-        database,
-        embedder,
-        preparation,
-        run.halt,
-        run.stop,
-        retry=run.retry,
-        allowed_failures=run.allowed_failures,
-        concurrency=run.concurrency,
-        price=price,
-        progress=run.progress,
-    )
-    images = lacking(database, embedder.model, corridor.worker, run.halt, corridor.patiently)
+    corridor = Corridor(database, embedder, preparation, terms)
+    images = lacking(database, embedder.model, corridor.worker, terms.halt, corridor.patiently)
     return corridor.run(images, command="models backfill")
-
-
-def plan(
-    database: Database,
-    embedder: Embedder,
-    sources: Sources,
-    preparation: Preparation,
-    run: Run,
-    price: Price | None = None,
-) -> IngestPlan:
-    """What an ingest would do, without doing it: no service is called, and nothing is stored."""
-    return make_plan(
-        database,
-        embedder,
-        sources,
-        preparation,
-        retry=run.retry,
-        price=price,
-        prune=run.most_pruned is not None,
-        stop=run.stop,
-    )
 
 
 def failures_allowed(most: int | str) -> Callable[[int], int]:

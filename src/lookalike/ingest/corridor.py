@@ -49,33 +49,44 @@ _log = logging.getLogger("lookalike.ingest")
 _T = TypeVar("_T")
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How a run is to go.
+
+    Attributes:
+        halt: the event that the embedder waits with; the run sets it as soon as nobody shall go on.
+        stop: the caller's; once set, the run ends after what is under way, and reports.
+        retry: which failed files are tried again although they have not changed.
+        allowed_failures: from the number of files found to the number that may fail without the run counting as failed.
+        concurrency: calls under way at once, by default what the embedder's rate needs.
+        price: what the service asks, None if nobody has said.
+        progress: told a few times a second how far the run is, as the report would read now.
+    """
+
+    halt: threading.Event
+    stop: threading.Event
+    retry: Retry = NO_RETRY
+    allowed_failures: Callable[[int], int] = lambda found: 0  # noqa: ARG005
+    concurrency: int | None = None
+    price: Price | None = None
+    progress: Callable[[IngestReport], None] | None = None
+
+
 @dataclass(slots=True)
 class Corridor:
     """One run: candidates go in, a report comes out. Used once.
 
     Args:
-        halt: the event that the embedder waits with; set here as soon as nobody shall go on.
-        stop: the caller's; once set, the run ends after what is under way, and reports.
-        retry: which failed files are tried again although they have not changed.
-        allowed_failures: from the number of files found to the number that may fail without the run counting as failed.
-        price: what the service asks, None if nobody has said.
         prune: done at the end of a complete run.
         expected: how many candidates there will be, None while nobody knows.
-        progress: told a few times a second how far the run is, as the report would read now.
     """
 
     database: Database
     embedder: Embedder
     preparation: Preparation
-    halt: threading.Event
-    stop: threading.Event
-    retry: Retry = NO_RETRY
-    allowed_failures: Callable[[int], int] = lambda found: 0  # noqa: ARG005
-    price: Price | None = None
+    terms: Terms
     prune: Callable[[], Deleted] | None = None
     expected: Callable[[], int | None] = lambda: None
-    concurrency: int | None = None
-    progress: Callable[[IngestReport], None] | None = None
     worker: UUID = field(default_factory=uuid4)
     patiently: Patiently = field(init=False)
     _tally: Tally = field(default_factory=Tally)
@@ -84,7 +95,7 @@ class Corridor:
     _error: BaseException | None = None
 
     def __post_init__(self) -> None:
-        self.patiently = Patiently(self.stop)
+        self.patiently = Patiently(self.terms.stop)
 
     def run(self, batches: Iterable[list[Candidate]], *, command: str) -> IngestReport:
         """Embed and store every candidate that is not known yet.
@@ -98,16 +109,16 @@ class Corridor:
         """
         model, under_way = self.embedder.model, UnderWay()
         run_id = begin_run(self.database, command, model)
-        workers = self.concurrency or self.embedder.concurrency
+        workers = self.terms.concurrency or self.embedder.concurrency
         to_embed: ToEmbed = queue.Queue(maxsize=workers)
         done: Done = queue.Queue(maxsize=4 * _WRITE_BATCH)
         feeder = Feeder(
             self.database,
             model,
             self.preparation,
-            self.retry,
+            self.terms.retry,
             self.worker,
-            self.halt,
+            self.terms.halt,
             self.patiently,
             self._tally,
             under_way,
@@ -134,14 +145,14 @@ class Corridor:
         while any(thread.is_alive() for thread in threads) or not done.empty():
             try:
                 arrived = _drain(done)  # also when nothing is written any more: nobody may wait for a place in it
-                if self.stop.is_set():
-                    self.halt.set()
+                if self.terms.stop.is_set():
+                    self.terms.halt.set()
                 if writing:
                     writing = False
                     writer.write(arrived)
                     writing = True
-                if self.progress is not None:
-                    self.progress(self._report())
+                if self.terms.progress is not None:
+                    self.terms.progress(self._report())
             except BaseException as error:
                 # whatever was answered has been paid for, so only a database that refuses keeps it from being written
                 writing = writing or not isinstance(error, LookalikeError)
@@ -158,7 +169,7 @@ class Corridor:
         stopped = str(error) or type(error).__name__ if error else None
         if stopped is None and self._spent:
             stopped = "as many calls were billed as were allowed"
-        elif stopped is None and self.halt.is_set():
+        elif stopped is None and self.terms.halt.is_set():
             stopped = "interrupted"
         if stopped is None and abandoned:
             # only now is certain that no file on its way belongs to one of them
@@ -170,9 +181,9 @@ class Corridor:
             except LookalikeError as refused:
                 error, stopped = refused, str(refused)
         report = replace(self._report(), stopped=stopped)
-        if self.progress is not None and error is None:
-            self.progress(report)
-        failed = report.new_failures > self.allowed_failures(report.found)
+        if self.terms.progress is not None and error is None:
+            self.terms.progress(report)
+        failed = report.new_failures > self.terms.allowed_failures(report.found)
         exit_code = 2 if error else 130 if stopped and not self._spent else int(failed)
         try:
             self.patiently(lambda: end_run(self.database, run_id, report, exit_code))
@@ -188,14 +199,14 @@ class Corridor:
 
     def _embed(self, to_embed: ToEmbed, done: Done) -> None:
         while (work := to_embed.get()) is not None:
-            if self.halt.is_set():
+            if self.terms.halt.is_set():
                 continue  # stays pending, and empties the queue for the feeder
             assert work.input is not None
             try:
                 (work.outcome,) = self.embedder.embed_images([work.input])
             except BudgetSpent:
                 self._spent = True
-                self.halt.set()
+                self.terms.halt.set()
                 continue
             except Interrupted:
                 continue
@@ -235,8 +246,8 @@ class Corridor:
             pruned_images=tally.pruned_images,
             rate=self.embedder.rate,
             achieved_rate=usage.calls / tally.seconds if tally.seconds else 0.0,
-            price=self.price.of(usage) if self.price else None,
-            currency=self.price.currency if self.price else None,
+            price=self.terms.price.of(usage) if self.terms.price else None,
+            currency=self.terms.price.currency if self.terms.price else None,
             seconds=tally.seconds,
         )
 
@@ -250,7 +261,7 @@ class Corridor:
         """Remember the first error, which is the one to report, and stop everybody."""
         with self._lock:
             self._error = self._error or error
-        self.halt.set()
+        self.terms.halt.set()
         self.patiently.hopeless.set()
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 
 from lookalike.embedders import Embedder
+from lookalike.ingest.corridor import Terms
 from lookalike.ingest.feeder import batched
 from lookalike.ingest.prepare import Picture, Preparation
 from lookalike.ingest.prune import INCOMPLETE, gone_files
@@ -17,7 +16,7 @@ from lookalike.ingest.spill import Seen
 from lookalike.store.database import Database
 from lookalike.store.reading import embedded_contents
 from lookalike.store.writing import UNSUPPORTED, Known, Retry, known_places
-from lookalike.types import IngestPlan, Price, Usage
+from lookalike.types import IngestPlan, Usage
 
 _WALK_BATCH = 256
 _READ_BATCH = 16
@@ -30,20 +29,21 @@ _BYTES_PER_FILE = 900
 """A file's and its image's rows with their indexes, without metadata."""
 
 
-def make_plan(
+def plan(
     database: Database,
     embedder: Embedder,
     sources: Sources,
     preparation: Preparation,
+    terms: Terms,
     *,
-    retry: Retry,
-    price: Price | None,
-    prune: bool,
-    stop: threading.Event,
+    prune: bool = False,
 ) -> IngestPlan:
     """Walk the sources, and count.
 
     Remote files that are not known are not downloaded: they count as new.
+
+    Args:
+        prune: look for stored files that are gone, too.
     """
     tally: Counter[str] = Counter()
     scopes = list(sources.prune_scopes()) if prune else []
@@ -55,7 +55,7 @@ def make_plan(
         ThreadPoolExecutor(4) as readers,
     ):
         for batch in batched(sources.walk(), _WALK_BATCH):
-            if stop.is_set():
+            if terms.stop.is_set():
                 break
             tally["found"] += len(batch)
             unread, repeated = [], []
@@ -64,7 +64,7 @@ def make_plan(
                     walked.add(INCOMPLETE)
                 if prune:
                     walked.add(candidate.place.uri)
-            for candidate, known in _with_known(database, embedder, batch, retry):
+            for candidate, known in _with_known(database, embedder, batch, terms.retry):
                 if known is not None and candidate.place.fingerprint in (None, known.fingerprint):
                     tally["unchanged" if known.state == "embedded" else known.state] += 1
                 elif not places.add(_as_found(candidate)):
@@ -96,9 +96,13 @@ def make_plan(
                 # a file that a table names again ends as it did before
                 end = next((end for end in (UNSUPPORTED, "unreadable") if f"{end}\0{found}" in failed), "duplicates")
                 tally[end] += 1
-        gone = [uri for uri, is_gone in gone_files(database, sources.collection, scopes, walked) if is_gone]
+        examples: list[str] = []
+        for uri, is_gone in gone_files(database, sources.collection, scopes, walked):
+            tally["gone"] += is_gone
+            if is_gone and len(examples) < _EXAMPLES:
+                examples.append(uri)
     new, files = tally["new"], tally["new"] + tally["duplicates"]
-    rate = embedder.rate
+    rate, price = embedder.rate, terms.price
     return IngestPlan(
         model=embedder.model.name,
         found=tally["found"],
@@ -117,8 +121,8 @@ def make_plan(
         currency=price.currency if price is not None else None,
         rows={"images": new, "files": files, "embeddings": new},
         disk_bytes=new * _BYTES_PER_EMBEDDING + files * _BYTES_PER_FILE,
-        prune_files=len(gone),
-        prune_examples=tuple(islice(gone, _EXAMPLES)),
+        prune_files=tally["gone"],
+        prune_examples=tuple(examples),
     )
 
 
