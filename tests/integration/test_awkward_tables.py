@@ -12,6 +12,7 @@ import pytest
 
 from lookalike import ConfigurationError, Lookalike
 from lookalike.emulator import Emulator
+from lookalike.ingest.sources.manifests import Table
 
 from ..conftest import RunCommand, draw_pictures
 from .test_ingest import assert_adds_up, billed, rows
@@ -151,3 +152,15 @@ def test_what_had_to_be_cut_is_pruned_once_it_is_gone(images: Lookalike, five: l
     assert images.ingest(folder, prune=True).pruned_files == 1
     assert images.failures() == []
     assert len(five) == images.status().files
+
+
+def test_rows_are_counted_as_they_are_read(five: list[str], tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.table({"path": five}), tmp_path / "t.parquet")
+    (tmp_path / "t.csv").write_text('path,n\n\na.jpg,1\n"b\nc.jpg",2\n"",3\nd,4,5\n')
+    (tmp_path / "t.jsonl").write_text('{"path": "a.jpg"}\n\n \nnonsense\n{"path": 5}')
+    for name, expected in (("t.parquet", 5), ("t.csv", 4), ("t.jsonl", 3)):
+        table = Table(tmp_path / name, name)
+        assert len(list(table.skim())) == len(list(table.rows())) == expected

@@ -39,6 +39,7 @@ def stop_on_signal() -> Iterator[Stop]:
     def handler(number: int, _frame: FrameType | None) -> None:
         nonlocal given_up
         if given_up:
+            err.show_cursor(True)  # which a progress bar hides
             os._exit(128 + number)
         if stop.signal is not None:
             given_up = True

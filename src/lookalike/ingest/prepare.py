@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 from uuid import UUID
 
-from lookalike.errors import ItemError
+from lookalike.errors import ItemError, LookalikeError
 from lookalike.ingest.sources.candidate import Candidate, looks_like_a_picture
 from lookalike.ingest.sources.folders import fingerprint_of
 from lookalike.pictures.check import LARGEST_FILE, check_picture, exif_of
@@ -115,6 +115,8 @@ class Preparation:
             elif code == UNSUPPORTED and stage == "check" and looks_like_a_picture(candidate.location):
                 code = "not-an-image"
             return NewFailure(place, stage, code, str(error), error.retryable, image_id=candidate.image_id)
+        except LookalikeError:
+            raise  # what is to be mended before the run can go on
         except Exception as error:
             # a fault of ours or of a decoder, but no picture may stop a run of millions
             _log.info("preparing %s failed unexpectedly", place.uri, exc_info=True)

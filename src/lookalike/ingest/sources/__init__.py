@@ -104,7 +104,7 @@ class Sources:
             return None
         total = 0
         for name in self.names:
-            for _ in self._tables[name].rows() if name in self._tables else self._walk(name):
+            for _ in self._tables[name].skim() if name in self._tables else self._walk(name):
                 total += 1
                 if stop.is_set():
                     return None
