@@ -401,8 +401,8 @@ def test_files_that_change_vanish_or_cannot_be_read(
 ) -> None:
     folder = tmp_path / "restless"
     pictures = draw_pictures(folder, 300)
-    growing, vanishing = folder / "aaa growing.bmp", pictures[-30:]
-    growing.write_bytes(encoded(Image.new("RGB", (4000, 3000), "teal"), "BMP"))
+    growing, vanishing = folder / "aaa growing.bmp", pictures[200:230]
+    growing.write_bytes(encoded(Image.new("RGB", (6000, 5000), "teal"), "BMP"))
     # the one file that not even the administrator can read to its end
     (folder / "input error.jpg").symlink_to("/proc/self/mem")
     finished = threading.Event()

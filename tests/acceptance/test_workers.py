@@ -101,13 +101,13 @@ def most_billed(pictures: int, kills: int) -> int:
 
 def test_two_workers_share_a_folder_and_pay_for_nothing_twice(dsn: str, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
-    draw_pictures(folder, 120)
-    with Emulator(latency_ms=60) as emulator:
+    draw_pictures(folder, 160)
+    with Emulator(latency_ms=150) as emulator:
         workers = [start(dsn, emulator, "ingest", folder) for _ in range(2)]
         reports = [report_of(worker) for worker in workers]
-        assert billed(emulator) == 120
-    assert [report["found"] for report in reports] == [120, 120]
-    assert sum(report["embedded"] for report in reports) == sum(report["calls"] for report in reports) == 120
+        assert billed(emulator) == 160
+    assert [report["found"] for report in reports] == [160, 160]
+    assert sum(report["embedded"] for report in reports) == sum(report["calls"] for report in reports) == 160
     assert all(report["embedded"] >= 10 for report in reports), "one of them did nearly nothing"
     assert_complete(dsn, folder, FIRST)
 
