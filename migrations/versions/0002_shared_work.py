@@ -13,7 +13,7 @@ branch_labels = None
 depends_on = None
 
 TABLES = """
-create unlogged table lookalike.claims (
+create table lookalike.claims (
     model      text not null,
     image_id   uuid not null,
     worker     uuid not null,

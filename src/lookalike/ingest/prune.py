@@ -72,8 +72,8 @@ def gone_files(
     for beginning, cover in scopes:
         if cover is None and INCOMPLETE in seen:
             raise ConfigurationError(
-                "A part of the source could not be read, so what is gone cannot be told. See why "
-                "with: lookalike failures"
+                "A part of the source, or a row of a table, could not be read, so what is gone cannot be told. See "
+                "why with: lookalike failures"
             )
         after = ""
         while page := stored_uris(database, collection, beginning, after, _PAGE):
