@@ -120,11 +120,13 @@ class Lookalike:
             stop: set it from another thread to end the run after what is under way.
 
         Raises:
+            ValueError: a number makes no sense.
             SourceNotFound: nothing lies at one of the sources.
             ConfigurationError: a setting of the service is missing, or a table cannot be read; nothing was begun. Or
                 too much would have been pruned; ``report`` says what was done before.
             ServiceError, DatabaseError: nothing more could be done; ``report`` says what was done before.
         """
+        _check_numbers(max_calls, max_prune, concurrency)
         name = self.model_name(model)
         terms = Terms(
             halt=threading.Event(),
@@ -166,6 +168,7 @@ class Lookalike:
         retry_failed: bool = False,
         code: str | None = None,
         prune: bool = False,
+        max_prune: float = 0.5,
         shrink: bool = True,
         send_urls: bool = False,
         allow_hosts: Sequence[str] = (),
@@ -174,9 +177,11 @@ class Lookalike:
         """What `ingest` with the same arguments would do, and cost. Nothing is stored, and no service called.
 
         Raises:
+            ValueError: a number makes no sense.
             SourceNotFound: nothing lies at one of the sources.
             ConfigurationError: a setting of the service is missing, or a table cannot be read.
         """
+        _check_numbers(None, max_prune, None)
         name = self.model_name(model)
         terms = Terms(
             halt=threading.Event(),
@@ -197,7 +202,8 @@ class Lookalike:
             self._batch_embedder(name, rate, terms.halt) as embedder,
         ):
             preparation = Preparation(embedder.limits, reader, shrink=shrink, send_urls=send_urls)
-            return plan(self._database, embedder, opened, preparation, terms, prune=prune)
+            most_pruned = max_prune if prune else None
+            return plan(self._database, embedder, opened, preparation, terms, most_pruned=most_pruned)
 
     def backfill(
         self,
@@ -220,6 +226,7 @@ class Lookalike:
             ConfigurationError: a setting of the service is missing; nothing was begun.
             ServiceError, DatabaseError: nothing more could be done; ``report`` says what was done before.
         """
+        _check_numbers(max_calls, 1.0, concurrency)
         name = self.model_name(model)
         terms = Terms(
             halt=threading.Event(),
@@ -404,3 +411,12 @@ class Lookalike:
         if embedder.notice and embedder.model.name not in self._announced:
             self._announced.add(embedder.model.name)
             self._announce(embedder.notice)
+
+
+def _check_numbers(max_calls: int | None, max_prune: float, concurrency: int | None) -> None:
+    if max_calls is not None and max_calls < 0:
+        raise ValueError(f"max_calls is {max_calls}; it is a number of calls, 0 or more")
+    if not 0 <= max_prune <= 1:
+        raise ValueError(f"max_prune is {max_prune!r}; it is a share, 0 to 1")
+    if concurrency is not None and concurrency < 1:
+        raise ValueError(f"concurrency is {concurrency}; it is a number of calls, 1 or more")

@@ -350,6 +350,7 @@ class IngestPlan:
         disk_bytes: what the rows and their indexes take, roughly.
         prune_files: stored files that are gone, and that ``prune`` would remove.
         prune_examples: the first of them.
+        prune_refused: whether they are more than may go.
     """
 
     model: str
@@ -371,6 +372,7 @@ class IngestPlan:
     disk_bytes: int
     prune_files: int = 0
     prune_examples: tuple[str, ...] = ()
+    prune_refused: bool = False
     dry_run: Literal[True] = True
 
 

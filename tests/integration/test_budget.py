@@ -132,6 +132,19 @@ def test_so_many_failures_are_no_failure(
     assert "18 embedded, 2 failed (2 new)" in done.stdout
 
 
+@pytest.mark.parametrize("numbers", [{"max_calls": -1}, {"max_prune": 50}, {"concurrency": 0}])
+def test_numbers_that_make_no_sense_are_refused(images: Lookalike, photos: Path, numbers: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(numbers))} is"):
+        images.ingest(photos, prune=True, **numbers)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["", "x" * 201, "no\0nul"])
+def test_a_collection_without_a_name_is_refused(images: Lookalike, emulator: Emulator, photos: Path, name: str) -> None:
+    with pytest.raises(ConfigurationError, match="--collection"):
+        images.ingest(photos, collection=name)
+    assert emulator.stats()["billed"] == 0
+
+
 @pytest.mark.parametrize("most", ["some", "-1", "1.5", "101%"])
 def test_a_number_of_failures_that_is_none_is_refused(images: Lookalike, photos: Path, most: str) -> None:
     with pytest.raises(ConfigurationError, match="--max-failures"):
@@ -168,6 +181,38 @@ def test_every_file_is_accounted_for(images: Lookalike, dsn: str, mixed: Path) -
         ("default", "pending", None): (20, 20),
         ("shop", "embedded", None): (1, 1),
     }
+
+
+def test_a_file_that_cannot_be_read_any_more_has_failed_and_its_image_is_embedded(
+    images: Lookalike, dsn: str, photos: Path
+) -> None:
+    table = photos.parent / "list.csv"
+    paths = sorted(photos.iterdir())[:3]
+    table.write_text("path\n" + "".join(f"{path}\n" for path in paths))
+    images.ingest(table)
+    paths[0].unlink()
+    report = images.ingest(table)
+    assert (report.unchanged, report.failed) == (2, 1)
+    assert coverage(dsn) == {
+        ("default", "embedded", None): (3, 2),
+        ("default", "failed", "unreadable"): (0, 1),
+    }
+
+
+def test_an_image_goes_with_the_last_of_its_bytes(images: Lookalike, dsn: str, photos: Path) -> None:
+    first, second, third = sorted(photos.iterdir())[:3]
+    images.ingest(photos)
+    first.write_bytes(b"no picture any more")
+    images.ingest(photos)
+    assert images.status().images == 19
+    # also where the run that came upon the change did not come to its end
+    second.write_bytes(draw_pictures(photos.parent / "new", 1, seed=11)[0].read_bytes())
+    third.write_bytes(draw_pictures(photos.parent / "new", 1, seed=12)[0].read_bytes())
+    assert images.ingest(photos, max_calls=1).pending == 1
+    images.ingest(photos)
+    assert images.status().images == 19
+    assert rows(dsn, "select count(*) from lookalike.images") == [(19,)]
+    assert rows(dsn, "select sum(images)::int, sum(files)::int from lookalike.coverage") == [(19, 20)]
 
 
 def test_what_is_no_picture_is_explained_but_has_not_failed(images: Lookalike, run: RunCommand, mixed: Path) -> None:
@@ -247,6 +292,7 @@ def test_too_much_is_not_pruned(images: Lookalike, run: RunCommand, photos: Path
     with pytest.raises(ConfigurationError, match=r"20 of 20 files.*--max-prune"):
         images.ingest(photos, prune=True)
     assert images.status().images == 20
+    assert images.plan(photos, prune=True).prune_refused
     done = run("ingest", photos, "--prune", "--max-prune", "100%", VISION_ENDPOINT="http://localhost:1", VISION_KEY="k")
     assert (done.returncode, images.status().images) == (0, 0)
 
@@ -266,6 +312,7 @@ def test_a_table_prunes_its_own_collection(images: Lookalike, photos: Path) -> N
     table.write_text("path\n" + "".join(f"{path}\n" for path in paths))
     images.ingest(table, collection="shop")
     images.ingest(photos)
+    paths[19].unlink()  # which is for nobody else to suffer from
     table.write_text("path\n" + "".join(f"{path}\n" for path in paths[5:]))
     with pytest.raises(ConfigurationError, match="collection of its own"):
         images.ingest(table, prune=True)

@@ -135,6 +135,21 @@ def test_a_signed_url_is_read_stored_without_its_signature_and_read_again_with_c
     np.testing.assert_array_equal(np.array(stored, np.float16), expected)
 
 
+def test_a_backfill_goes_on_where_credentials_are_missing(
+    blobs: Lookalike, dsn: str, emulator: Emulator, container: ContainerClient, photos: Path
+) -> None:
+    names = sorted(container.list_blob_names())[-2:]  # which are none of the twenty photos
+    container.upload_blob("list.csv", "path\n" + "".join(f"{name}\n" for name in names))
+    blobs.ingest(f"abfs://{container.container_name}/list.csv", photos)
+    (photos / "copy.jpg").write_bytes(container.download_blob(names[0]).readall())
+    blobs.ingest(photos)
+    with Lookalike.open(settings_for(dsn, emulator)) as without_credentials:
+        report = without_credentials.backfill("azure-vision/2022-04-11")
+    # the first is read from its copy; of the second it is known why not
+    assert (report.found, report.embedded, report.failed) == (22, 21, 1)
+    assert [failure.code for failure in blobs.failures()] == ["access-refused"]
+
+
 # -- the web ---------------------------------------------------------------------------------------------------------
 
 

@@ -22,8 +22,8 @@ def test_turns_are_handed_out_once(two: tuple[SharedPace, SharedPace]) -> None:
     first, second = two
     # at one call in ten seconds, what passes between the two statements does not count
     assert first.reserve("key", 0.1, 2) == pytest.approx(0, abs=1)
-    assert second.reserve("key", 0.1, 1) == pytest.approx(20, abs=1)
-    assert first.reserve("key", 0.1, 1) == pytest.approx(30, abs=1)
+    assert second.reserve("key", 0.1, 1) == pytest.approx(20.5, abs=1)
+    assert first.reserve("key", 0.1, 1) == pytest.approx(30.75, abs=1)
     assert second.reserve("another key", 0.1, 1) == pytest.approx(0, abs=1)
 
 
@@ -34,6 +34,12 @@ def test_a_pause_is_everybodys(two: tuple[SharedPace, SharedPace]) -> None:
     assert second.reserve("key", 100, 1) == pytest.approx(60, abs=2)
     second.pause("key", 5)  # the longer one counts
     assert first.reserve("key", 100, 1) == pytest.approx(60, abs=2)
+
+
+def test_slow_turns_lie_a_little_further_apart(two: tuple[SharedPace, SharedPace]) -> None:
+    first, second = two
+    first.reserve("key", 0.01, 1)
+    assert second.reserve("key", 0.01, 1) == pytest.approx(102.5, abs=1)
 
 
 def test_half_a_second_of_turns_is_saved_up(two: tuple[SharedPace, SharedPace]) -> None:

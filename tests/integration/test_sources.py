@@ -16,6 +16,7 @@ import pytest
 from lookalike import ConfigurationError, Lookalike, SourceNotFound
 from lookalike.emulator import Emulator
 from lookalike.ingest import Sources
+from lookalike.ingest.sources.manifests import Table
 from lookalike.pictures.reading import Reader
 from lookalike.uris import uri_of
 
@@ -142,6 +143,7 @@ def test_parquet_keeps_what_json_can_hold(images: Lookalike, dsn: str, folder: P
         "uri": str(folder / "a.jpg"),
         "day": day,
         "cost": Decimal("12.50"),
+        "price": Decimal("2.00"),
         "tags": ["x", "y"],
         "inner": {"deep": 1, "nan": float("nan")},
         "text": "no\0nul",
@@ -151,6 +153,7 @@ def test_parquet_keeps_what_json_can_hold(images: Lookalike, dsn: str, folder: P
     assert stored(dsn)[uri_of(folder / "a.jpg")][1] == {
         "day": "2024-02-29",
         "cost": 12.5,
+        "price": 2.0,
         "tags": ["x", "y"],
         "inner": {"deep": 1, "nan": None},
         "text": "nonul",
@@ -210,6 +213,20 @@ def test_the_same_file_many_times_is_paid_for_once(images: Lookalike, emulator: 
     assert emulator.stats()["billed"] == 2
 
 
+def test_the_last_row_counts(images: Lookalike, dsn: str, folder: Path) -> None:
+    table = write(folder.parent / "list.csv", "path,a\n" + "".join(f"photos/a.jpg,{n}\n" for n in range(5)))
+    for _ in range(2):
+        images.ingest(table)
+        assert stored(dsn)[uri_of(folder / "a.jpg")] == (None, {"a": 4})
+
+
+def test_a_table_that_changes_while_it_is_read_is_read_as_it_is(folder: Path) -> None:
+    table = Table(write(folder.parent / "list.csv", "path,flag,n\na,true,1\nb,false,2\n"), "list.csv")
+    table.check()
+    write(table.path, "path,flag,n\na,maybe,one\n")
+    assert [row.metadata for row in table.rows()] == [{"flag": "maybe", "n": "one"}]
+
+
 # -- lists -----------------------------------------------------------------------------------------------------------
 
 
@@ -248,7 +265,7 @@ def test_a_table_beside_is_joined_by_path_or_name(images: Lookalike, dsn: str, f
 def test_a_table_beside_is_joined_by_key(images: Lookalike, dsn: str, folder: Path) -> None:
     table = write(folder.parent / "list.csv", "path,sku\nphotos/a.jpg,A1\nphotos/b.jpg,B2\n")
     beside = write(folder.parent / "prices.csv", "sku,price\nA1,12\nB2,13\n")
-    images.ingest(table, metadata=beside, key_column="sku")
+    images.ingest(table, metadata=beside, key_column="SKU")
     assert stored(dsn)[uri_of(folder / "a.jpg")] == ("A1", {"price": 12})
 
 

@@ -84,7 +84,7 @@ class _OnConsole(logging.Handler):
         if record.created < self._next:
             return
         if self._pause and not self._next:
-            say("What may pass is tried again for five minutes; Ctrl-C loses nothing.")
+            say("What may pass is tried again; Ctrl-C loses nothing.")
         self._next = record.created + self._pause
         say(self.format(record))
 

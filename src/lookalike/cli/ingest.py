@@ -117,6 +117,7 @@ def ingest(
                 retry_failed=retry_failed,
                 code=code,
                 prune=prune,
+                max_prune=most_pruned,
                 shrink=not no_shrink,
                 send_urls=send_urls,
                 allow_hosts=allow_host or (),
@@ -271,7 +272,8 @@ def _show_plan(plan: IngestPlan, as_json: bool) -> None:
     for name, value in lines:
         out.print(f"  {name:<14} {value}")
     if plan.prune_files:
-        out.print(f"\n{plan.prune_files:,} stored files are gone, and --prune would forget them:")
+        would = "refuse to forget them: see --max-prune" if plan.prune_refused else "forget them"
+        out.print(f"\n{plan.prune_files:,} stored files are gone, and --prune would {would}:")
         for uri in plan.prune_examples:
             sys.stdout.write(f"  {short_place(uri)}\n")
         if plan.prune_files > len(plan.prune_examples):

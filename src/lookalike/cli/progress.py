@@ -49,7 +49,8 @@ def stop_on_signal() -> Iterator[Stop]:
         stop.event.set()
         say("Finishing what is under way; press Ctrl-C again to give it up.")
 
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    # a terminal that is closed is a wish to end, too
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         yield stop
     finally:

@@ -238,7 +238,7 @@ class Budget:
             Interrupted: `stop` was set.
         """
         with self._changed:
-            while self._left == 0:
+            while self._left <= 0:
                 if self._under_way == 0:
                     raise BudgetSpent("As many calls were billed as were allowed.")
                 self._changed.wait(_GLANCE_SECONDS)

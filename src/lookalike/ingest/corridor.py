@@ -37,7 +37,7 @@ from lookalike.ingest.prepare import Preparation
 from lookalike.ingest.sources import Candidate
 from lookalike.ingest.work import Done, Tally, ToEmbed, UnderWay
 from lookalike.ingest.writer import Writer
-from lookalike.store.claims import LEASE_SECONDS, release_all, renew
+from lookalike.store.claims import LEASE_SECONDS, alone, release_all, renew
 from lookalike.store.database import Database
 from lookalike.store.writing import NO_RETRY, Retry, begin_run, end_run, remove_abandoned
 from lookalike.types import Deleted, IngestReport, Price
@@ -95,7 +95,7 @@ class Corridor:
     _error: BaseException | None = None
 
     def __post_init__(self) -> None:
-        self.patiently = Patiently(self.terms.stop)
+        self.patiently = Patiently(self.terms.stop, self.database.revive)
 
     def run(self, batches: Iterable[list[Candidate]], *, command: str) -> IngestReport:
         """Embed and store every candidate that is not known yet.
@@ -134,6 +134,7 @@ class Corridor:
         finished = threading.Event()
         heart = threading.Thread(target=self._hold_claims, args=(finished,), name="lookalike-claims", daemon=True)
         try:
+            self.patiently(lambda: renew(self.database, self.worker))
             heart.start()
             for thread in threads:
                 thread.start()
@@ -171,9 +172,11 @@ class Corridor:
             stopped = "as many calls were billed as were allowed"
         elif stopped is None and self.terms.halt.is_set():
             stopped = "interrupted"
-        if stopped is None and abandoned:
-            # only now is certain that no file on its way belongs to one of them
-            self.patiently(lambda: remove_abandoned(self.database, sorted(abandoned)))
+        if stopped is None:
+            # Only now is certain that no file on its way belongs to one of them. What earlier runs have left behind
+            # goes as well, unless another worker may still come upon it.
+            mine = None if self.patiently(lambda: alone(self.database, self.worker)) else sorted(abandoned)
+            self.patiently(lambda: remove_abandoned(self.database, mine))
         if stopped is None and self.prune is not None:
             try:
                 pruned = self.patiently(self.prune)
@@ -184,7 +187,7 @@ class Corridor:
         if self.terms.progress is not None and error is None:
             self.terms.progress(report)
         failed = report.new_failures > self.terms.allowed_failures(report.found)
-        exit_code = 2 if error else 130 if stopped and not self._spent else int(failed)
+        exit_code = 2 if isinstance(error, Exception) else 130 if stopped and not self._spent else int(failed)
         try:
             self.patiently(lambda: end_run(self.database, run_id, report, exit_code))
         except LookalikeError:

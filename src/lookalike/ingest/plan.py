@@ -36,15 +36,16 @@ def plan(
     preparation: Preparation,
     terms: Terms,
     *,
-    prune: bool = False,
+    most_pruned: float | None = None,
 ) -> IngestPlan:
     """Walk the sources, and count.
 
     Remote files that are not known are not downloaded: they count as new.
 
     Args:
-        prune: look for stored files that are gone, too.
+        most_pruned: look for stored files that are gone, too, of which such a share may go.
     """
+    prune = most_pruned is not None
     tally: Counter[str] = Counter()
     scopes = list(sources.prune_scopes()) if prune else []
     with (
@@ -98,6 +99,7 @@ def plan(
                 tally[end] += 1
         examples: list[str] = []
         for uri, is_gone in gone_files(database, sources.collection, scopes, walked):
+            tally["stored"] += 1
             tally["gone"] += is_gone
             if is_gone and len(examples) < _EXAMPLES:
                 examples.append(uri)
@@ -123,6 +125,7 @@ def plan(
         disk_bytes=new * _BYTES_PER_EMBEDDING + files * _BYTES_PER_FILE,
         prune_files=tally["gone"],
         prune_examples=tuple(examples),
+        prune_refused=most_pruned is not None and tally["gone"] > most_pruned * tally["stored"],
     )
 
 

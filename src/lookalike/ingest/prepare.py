@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Literal
 from uuid import UUID
 
-from lookalike.errors import ItemError, LookalikeError
+from lookalike.errors import ConfigurationError, ItemError, LookalikeError
 from lookalike.ingest.sources.candidate import Candidate, looks_like_a_picture
 from lookalike.ingest.sources.folders import fingerprint_of
 from lookalike.pictures.check import LARGEST_FILE, check_picture, exif_of
 from lookalike.pictures.reading import Reader
+from lookalike.pictures.web import Download
 from lookalike.store.writing import UNSUPPORTED, NewFailure, Place
 from lookalike.types import Content, ImageInput, Limits
 
@@ -91,7 +92,7 @@ class Preparation:
                 image_id = UUID(bytes=sha256(place.uri.encode()).digest()[:16])
                 return Picture(place, image_id, None, ImageInput(url=candidate.location))
             if candidate.remote:
-                download = self.reader.read(candidate.location, most=LARGEST_FILE, known=known)
+                download = self._download(candidate, known)
                 if download is None:
                     return Unchanged()
                 data = download.data
@@ -122,6 +123,15 @@ class Preparation:
             _log.info("preparing %s failed unexpectedly", place.uri, exc_info=True)
             message = f"{type(error).__name__}: {error}"
             return NewFailure(place, stage, "unexpected", message, True, image_id=candidate.image_id)
+
+    def _download(self, candidate: Candidate, known: str | None) -> Download | None:
+        try:
+            return self.reader.read(candidate.location, most=LARGEST_FILE, known=known)
+        except ConfigurationError as error:
+            if candidate.image_id is None:
+                raise  # of no use for this source, so for none of its files
+            # one of many places that images were once brought in from
+            raise ItemError("access-refused", str(error), retryable=True) from None
 
 
 def _read(candidate: Candidate, place: Place) -> tuple[bytes, Place]:

@@ -122,7 +122,7 @@ class UnderWay:
                     return work
                 if len(work.files) < MOST_JOINED or name in work.files or halt.is_set():
                     work.rows += 1
-                    work.files.setdefault(name, (candidate, picture.place))
+                    work.files[name] = candidate, picture.place  # what a table says last counts
                     return None
             time.sleep(0.05)
 

@@ -15,6 +15,9 @@ import psycopg
 from lookalike.store.database import Database
 from lookalike.types import Model
 
+_PRESENCE = ""
+"""Stands in place of a model where a worker claims nothing but that it lives."""
+
 LEASE_SECONDS = 12.0
 """How long a claim holds without being renewed: what the others wait for the work of a worker that was killed."""
 
@@ -120,9 +123,25 @@ def in_other_hands(database: Database, model: Model, worker: UUID, images: Seque
     return {image_id for (image_id,) in rows}
 
 
-def renew(database: Database, worker: UUID) -> None:
-    """Hold on to the claims of a worker for another `LEASE_SECONDS`."""
+def alone(database: Database, worker: UUID) -> bool:
+    """Whether no other worker lives."""
     with database.transaction() as connection:
+        row = connection.execute(
+            "select exists (select from lookalike.claims where model = %s and worker <> %s"
+            " and expires_at >= clock_timestamp())",
+            [_PRESENCE, worker],
+        ).fetchone()
+    return not (row and row[0])
+
+
+def renew(database: Database, worker: UUID) -> None:
+    """Hold on to the claims of a worker, and to its being there, for another `LEASE_SECONDS`."""
+    with database.transaction() as connection:
+        connection.execute(
+            "insert into lookalike.claims (model, image_id, worker, expires_at)"
+            " values (%s, %s, %s, clock_timestamp()) on conflict (model, image_id) do nothing",
+            [_PRESENCE, worker, worker],
+        )
         connection.execute(
             "update lookalike.claims set expires_at = clock_timestamp() + %s * interval '1 second' where worker = %s",
             [LEASE_SECONDS, worker],

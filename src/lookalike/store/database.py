@@ -39,6 +39,7 @@ class Database:
 
     def __init__(self, dsn: str, *, transaction_pooler: bool = False) -> None:
         self._dsn = dsn
+        self._server: EmbeddedServer | None = None
         self._knows_vectors = False
         self.transaction_pooler = transaction_pooler or is_transaction_pooler(dsn)
         self.engine: Engine = create_engine(
@@ -94,6 +95,7 @@ class Database:
                 with contextlib.suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
                     connection.execute(f"create database {EMBEDDED_DATABASE}")
         database = cls(server.dsn_of(EMBEDDED_DATABASE))
+        database._server = server
         try:
             with database.transaction() as connection:
                 outdated = schema.revision(connection) != schema.HEAD
@@ -146,6 +148,15 @@ class Database:
                 raise
             finally:
                 pooled.close()
+
+    def revive(self) -> None:
+        """Start the private server again if it has stopped; a server of the user's own is left to its owner.
+
+        Raises:
+            DatabaseError: it does not start.
+        """
+        if self._server is not None:
+            self._server.start()
 
     def _forget_the_ignorant(self) -> None:
         """Let go of a connection from before the extension: another process may just have installed it."""

@@ -309,8 +309,15 @@ def _record(connection: psycopg.Connection, model: Model, failure: NewFailure) -
     return bool(row and row[0]) and failure.code != UNSUPPORTED
 
 
-def remove_abandoned(database: Database, images: Sequence[UUID]) -> None:
-    """Delete those of `images` that lie nowhere any more, with their embeddings."""
+def remove_abandoned(database: Database, images: Sequence[UUID] | None = None) -> None:
+    """Delete those of `images`, by default of all, that lie nowhere any more, with their embeddings."""
+    if images is None:
+        with database.transaction() as connection:
+            rows = connection.execute(
+                "select image_id from lookalike.images i"
+                " where not exists (select from lookalike.files f where f.image_id = i.image_id)"
+            ).fetchall()
+        images = [image_id for (image_id,) in rows]
     _in_spite_of_races(database, lambda connection: _remove_fileless(connection, images))
 
 
@@ -328,8 +335,8 @@ def delete_named(
         for column, names in wanted.items():
             if names:
                 known = connection.execute(
-                    sql.SQL("select distinct {0} from lookalike.files where {0} = any(%s)").format(
-                        sql.Identifier(column)
+                    sql.SQL("select distinct {0} from lookalike.{1} where {0} = any(%s)").format(
+                        sql.Identifier(column), sql.Identifier("images" if column == "image_id" else "files")
                     ),
                     [list(names)],
                 )
@@ -346,7 +353,8 @@ def delete_named(
             "delete from lookalike.failures where (collection, uri) in (select * from unnest(%s::text[], %s::text[]))",
             [[collection for _, collection, _ in gone], [uri for _, _, uri in gone]],
         )
-        return Deleted(len(gone), _remove_fileless(connection, sorted({image for image, _, _ in gone})))
+        emptied = {image for image, _, _ in gone} | set(images)
+        return Deleted(len(gone), _remove_fileless(connection, sorted(emptied)))
 
     return _in_spite_of_races(database, delete)
 

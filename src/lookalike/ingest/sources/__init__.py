@@ -62,7 +62,9 @@ class Sources:
             ConfigurationError: a table cannot be read or does not have the columns; or the collection cannot have its
                 name.
         """
-        if storable(collection) != collection or len(collection.encode()) > LONGEST_COLLECTION:
+        collection = redacted(collection)
+        fits = storable(collection) == collection and 0 < len(collection.encode()) <= LONGEST_COLLECTION
+        if not fits:
             raise ConfigurationError(f"--collection is no name of at most {LONGEST_COLLECTION} bytes of text.")
         if not names:
             raise SourceNotFound("Name a folder, a file, a glob, a table or a URL to ingest.")
@@ -232,7 +234,7 @@ class Sources:
                 yield Candidate(listed.uri, place, remote=True, expected=expected)
         except ItemError as error:
             place = Place(without_secrets(url), collection=self.collection)
-            yield Candidate(url, place, remote=True, error=str(error), code=error.code)
+            yield Candidate(url, place, remote=True, error=f"{error} ({error.code})", code="unlisted")
 
     def _rows(self, name: str) -> Iterator[Candidate]:
         table = self._tables[name]

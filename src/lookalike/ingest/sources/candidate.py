@@ -56,7 +56,7 @@ class Candidate:
     @property
     def hides_others(self) -> bool:
         """Whether it stands for a part of its source that could not be looked at."""
-        return self.error is not None and self.code not in ("bad-name", "uri-too-long")
+        return self.error is not None and self.code in ("unlisted", "bad-row")
 
 
 def nameable(candidate: Candidate) -> Candidate:

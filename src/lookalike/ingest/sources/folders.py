@@ -114,7 +114,7 @@ def _walk_folder(folder: str, collection: str) -> Iterator[Candidate]:
             except OSError as error:
                 # a file that cannot be read, so that a closed folder does not pass for an empty one
                 reason = f"The folder cannot be listed: {error.strerror}."
-                yield Candidate(path, Place(uri_of(path), collection=collection), error=reason)
+                yield Candidate(path, Place(uri_of(path), collection=collection), error=reason, code="unlisted")
                 continue
             entries.sort(key=lambda below: os.fsencode(below.name), reverse=True)
             ahead += entries

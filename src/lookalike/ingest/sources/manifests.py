@@ -81,7 +81,7 @@ class Table:
         Raises:
             ConfigurationError: it cannot be read, or does not have the columns.
         """
-        _ = self.place_column, self._types
+        _ = self.place_column, self.keys, self._types
 
     def rows(self) -> Iterator[Row]:
         """Every row, as it is read.
@@ -118,21 +118,22 @@ class Table:
                 return self._header
 
     @cached_property
+    def keys(self) -> str | None:
+        """The column with the owner's ids, None if there is none."""
+        return self._named(self.key_column) if self.key_column is not None else None
+
+    @cached_property
     def place_column(self) -> str | None:
         """The column of paths or URLs; None where rows are joined by key alone."""
-        if self.key_column is not None and self.key_column not in self.columns:
-            raise self._no_column(self.key_column)
         if self.uri_column is not None:
-            if self.uri_column not in self.columns:
-                raise self._no_column(self.uri_column)
-            return self.uri_column
+            return self._named(self.uri_column)
         by_name = {name.strip().lower(): name for name in reversed(self.columns)}
         for name in _URI_COLUMNS:
-            if name in by_name and by_name[name] != self.key_column:
+            if name in by_name and by_name[name] != self.keys:
                 return by_name[name]
-        if len(self.columns) == 1 and self.key_column is None:
+        if len(self.columns) == 1 and self.keys is None:
             return self.columns[0]
-        if self.keyed and self.key_column is not None:
+        if self.keyed and self.keys is not None:
             return None
         raise ConfigurationError(
             f"{self.name} has no column that is called like one of paths or URLs. It has {self._listed}; "
@@ -141,12 +142,12 @@ class Table:
 
     def _row(self, number: int, cells: Mapping[str, Any]) -> Row:
         place = cells.get(self.place_column) if self.place_column is not None else None
-        key = _key(cells.get(self.key_column)) if self.key_column is not None else None
+        key = _key(cells.get(self.keys)) if self.keys is not None else None
         try:
             metadata = {
                 _text(name): ready_for_json(value)
                 for name, value in cells.items()
-                if name not in (self.place_column, self.key_column)
+                if name not in (self.place_column, self.keys)
             }
             size = len(json.dumps(metadata)) if metadata else 0
         except RecursionError:
@@ -249,7 +250,7 @@ class Table:
         if self.path.suffix.lower() in (".parquet", ".jsonl", ".ndjson"):
             return {}
         types: dict[str, Callable[[str], Any] | None] = dict.fromkeys(self._header)
-        types |= {name: str for name in (self.place_column, self.key_column) if name is not None}
+        types |= {name: str for name in (self.place_column, self.keys) if name is not None}
         try:
             for cells in self._csv():
                 if isinstance(cells, str):
@@ -274,6 +275,15 @@ class Table:
         except (OSError, ValueError) as error:
             raise ConfigurationError(f"{self.name} cannot be read as Parquet: {error}") from None
 
+    def _named(self, name: str) -> str:
+        """The column that is called so, if need be in other capitals."""
+        if name in self.columns:
+            return name
+        alike = [column for column in self.columns if column.strip().lower() == name.strip().lower()]
+        if len(alike) != 1:
+            raise self._no_column(name)
+        return alike[0]
+
     def _no_column(self, name: str) -> ConfigurationError:
         return ConfigurationError(f"{self.name} has no column {name!r}. It has {self._listed}.")
 
@@ -292,7 +302,9 @@ def ready_for_json(value: Any) -> Any:
         case float():
             return value if math.isfinite(value) else None
         case Decimal():
-            return ready_for_json(float(value)) if value.is_finite() and value % 1 else _text(str(value))
+            if not value.is_finite():
+                return None
+            return int(value) if value.as_tuple().exponent == 0 else ready_for_json(float(value))
         case datetime() | date() | time():
             return value.isoformat()
         case Mapping():
@@ -331,9 +343,12 @@ def _type_of(cell: str) -> Callable[[str], Any]:
     return _truth if cell.lower() in _TRUTHS else str
 
 
-def _number(cell: str) -> int | float:
-    return int(cell) if _INTEGER.fullmatch(cell) else float(cell)
+def _number(cell: str) -> int | float | str:
+    if _INTEGER.fullmatch(cell):
+        return int(cell)
+    # text where the table has changed since its columns were looked at
+    return float(cell) if _NUMBER.fullmatch(cell) else cell
 
 
-def _truth(cell: str) -> bool:
-    return _TRUTHS[cell.lower()]
+def _truth(cell: str) -> bool | str:
+    return _TRUTHS.get(cell.lower(), cell)
