@@ -99,12 +99,11 @@ class Preparation:
                 place = replace(place, fingerprint=place.fingerprint or download.fingerprint)
             else:
                 data, place = _read(candidate, place)
+            if candidate.sha256 not in (None, sha256(data).digest()):
+                message = "The file is not what it was when it was ingested. Ingest it again."
+                raise ItemError("changed", message, retryable=True)
             stage = "check"
             checked = check_picture(data, self.limits, shrink=self.shrink)
-            if candidate.sha256 is not None and candidate.sha256 != checked.content.sha256:
-                raise ItemError(
-                    "changed", "The file is another picture than when it was ingested. Ingest it again.", retryable=True
-                )
             if self.exif:
                 place = replace(place, exif=exif_of(data))
             image_id = candidate.image_id or checked.content.image_id

@@ -32,7 +32,6 @@ __all__ = ["Candidate", "Sources"]
 STDIN = "-"
 
 _DEEPEST = 16
-_LARGEST_TABLE = 1 << 36
 
 
 class Sources:
@@ -63,8 +62,7 @@ class Sources:
                 name.
         """
         collection = redacted(collection)
-        fits = storable(collection) == collection and 0 < len(collection.encode()) <= LONGEST_COLLECTION
-        if not fits:
+        if storable(collection) != collection or not 0 < len(collection.encode()) <= LONGEST_COLLECTION:
             raise ConfigurationError(f"--collection is no name of at most {LONGEST_COLLECTION} bytes of text.")
         if not names:
             raise SourceNotFound("Name a folder, a file, a glob, a table or a URL to ingest.")
