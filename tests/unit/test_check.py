@@ -175,7 +175,6 @@ def test_heic_without_its_package_says_what_to_install(monkeypatch: pytest.Monke
     assert "pip install 'lookalike[heic]'" in str(error)
 
 
-@pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
 def test_avif_without_support_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     data = encoded(PICTURE, "AVIF")
     monkeypatch.setattr(opening, "_built_in", lambda: ("JPEG", "PNG"))

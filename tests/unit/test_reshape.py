@@ -253,7 +253,6 @@ def test_heic_that_is_turned(brand: bytes) -> None:
     assert alike(corners(checked.data), [BLUE, RED, WHITE, GREEN])
 
 
-@pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
 def test_avif_that_is_turned() -> None:
     checked = reshaped(encoded(PHOTO, "AVIF", exif=oriented(6)), "converted", "rotated")
     assert (checked.content.width, checked.content.height) == (64, 96) == decoded(checked.data).size
