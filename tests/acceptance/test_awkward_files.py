@@ -208,7 +208,7 @@ def awkward(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, di
         (closed,) = draw_pictures(folder / "open folder", 1, seed=2)
         closed.chmod(0)
         (folder / "closed folder").mkdir(mode=0)
-        expected |= {closed: "unreadable", folder / "closed folder": "unreadable"}
+        expected |= {closed: "unreadable", folder / "closed folder": "unlisted"}
 
     # hidden: passed over, unless it is named
     draw_pictures(folder / ".hidden", 1, seed=3)
@@ -218,7 +218,7 @@ def awkward(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, di
     deep = make_deep(folder, "d", 1100)
     (deep / "picture.jpg").write_bytes(noise())
     expected[deep / "picture.jpg"] = "uri-too-long"
-    expected[make_deep(folder, "e" * 250, 20)] = "unreadable"
+    expected[make_deep(folder, "e" * 250, 20)] = "unlisted"
     yield folder, expected
     subprocess.run(["rm", "-rf", folder], check=True)  # which Python cannot, so deep it is
 

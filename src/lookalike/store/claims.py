@@ -160,6 +160,6 @@ def release_all(database: Database, worker: UUID) -> None:
     """Give up whatever a worker still holds, and clear away what the dead have left."""
     with database.transaction() as connection:
         connection.execute(
-            "delete from lookalike.claims where worker = %s or expires_at < clock_timestamp() - interval '1 day'",
+            "delete from lookalike.claims where worker = %s or expires_at < clock_timestamp() - interval '1 minute'",
             [worker],
         )
