@@ -37,7 +37,7 @@ create table lookalike.adaptations (
 """
 
 COMMENTS = {
-    "table lookalike.claims": "Pictures that a worker has in hand. A claim that is not renewed lapses.",
+    "table lookalike.claims": "What a worker has in hand; without a model: that it lives. What is not renewed lapses.",
     "table lookalike.rates": "When the next call under a credential (its hash) may be sent, by any process.",
     "table lookalike.adaptations": "Images that were sent to a model otherwise than they lie, and how they differed.",
     "column lookalike.adaptations.changes": "rotated, converted, shrunk or first-frame; one or several.",
