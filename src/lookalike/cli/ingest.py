@@ -244,10 +244,11 @@ def _show(report: IngestReport, as_json: bool) -> None:
         )
     if report.calls:
         retries = f" and {report.retries:,} retries" if report.retries else ""
-        allowed = f" of {report.rate:g}/s allowed" if report.rate else ""
         cost = f", about {_money(report.price, report.currency)}" if report.price else ""
-        speed = f"{report.achieved_rate:.1f}/s{allowed}"
-        sys.stdout.write(f"{report.calls:,} calls{retries} in {report.seconds:.1f} s ({speed}){cost}\n")
+        allowed = f" of {report.rate:g}/s allowed" if report.rate else ""
+        # turns that nobody took before the run make a short one look faster than it may be
+        speed = f" ({report.achieved_rate:.1f}/s{allowed})" if report.seconds > 2 else ""
+        sys.stdout.write(f"{report.calls:,} calls{retries} in {report.seconds:.1f} s{speed}{cost}\n")
 
 
 def _show_plan(plan: IngestPlan, as_json: bool) -> None:
