@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,16 @@ def test_a_plan_on_the_command_line(run: RunCommand, emulator: Emulator, mixed: 
     for line in ("new            21 (1 turned", "duplicates     2", "calls          21", "0.00 USD"):
         assert line in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_a_run_says_when_it_will_be_done_and_what_was_achieved(
+    run: RunCommand, emulator: Emulator, photos: Path
+) -> None:
+    draw_pictures(photos, 40, seed=2)
+    done = run("ingest", photos, "--rate", "20", VISION_ENDPOINT=emulator.url, VISION_KEY="emulator")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"60 files at 20/s: done by \d{4}-\d\d-\d\d \d\d:\d\d:\d\d", done.stderr)
+    assert re.search(r"60 calls in \d\.\d s \(\d\d\.\d/s of 20/s allowed\), about 0.01 USD", done.stdout)
 
 
 def test_the_price_is_a_setting(dsn: str, emulator: Emulator, photos: Path) -> None:

@@ -100,8 +100,10 @@ def _end_announced() -> Callable[[IngestReport], None]:
         announced = True
         seconds = (report.expected - _finished(report)) / report.rate
         done = datetime.now() + timedelta(seconds=seconds)
-        when = f"{done:%H:%M:%S}" if seconds < 3600 else f"{done:%A, %d %B %Y, %H:%M}"
-        say(f"{report.expected:,} files at {report.rate:g} calls a second: done by {when}, sooner if many are known.")
+        say(
+            f"{report.expected:,} files at {report.rate:g}/s: done by {done:%Y-%m-%d %H:%M:%S}, "
+            "sooner if many are known."
+        )
 
     return announce
 
