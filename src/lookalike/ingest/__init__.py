@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 
 from lookalike.embedders import Embedder
@@ -19,9 +19,8 @@ from lookalike.ingest.corridor import Corridor, Terms
 from lookalike.ingest.feeder import batched
 from lookalike.ingest.plan import plan
 from lookalike.ingest.prepare import Preparation
-from lookalike.ingest.prune import INCOMPLETE, prune_gone
-from lookalike.ingest.sources import Candidate, Sources
-from lookalike.ingest.sources.candidate import is_cut
+from lookalike.ingest.prune import noting, prune_gone
+from lookalike.ingest.sources import Sources
 from lookalike.ingest.spill import Seen
 from lookalike.store.database import Database
 from lookalike.store.writing import Retry
@@ -54,7 +53,7 @@ def ingest(
         prune, candidates = None, sources.walk()
         if most_pruned is not None:
             scopes = list(sources.prune_scopes())
-            candidates = _noting(candidates, seen, everything=any(cover is None for _, cover in scopes))
+            candidates = noting(candidates, scopes, seen)
             prune = partial(prune_gone, database, sources.collection, scopes, seen, most_pruned)
         expected = _counted(sources) if terms.progress is not None else lambda: None
         corridor = Corridor(database, embedder, preparation, terms, prune, expected)
@@ -102,13 +101,3 @@ def _counted(sources: Sources) -> Callable[[], int | None]:
 
     threading.Thread(target=count, name="lookalike-count", daemon=True).start()
     return lambda: counted[0] if counted else None
-
-
-def _noting(candidates: Iterator[Candidate], seen: Seen, *, everything: bool) -> Iterator[Candidate]:
-    """The candidates, noted as seen where the walk alone can tell; what could not be listed leaves a note of that."""
-    for candidate in candidates:
-        if everything and candidate.hides_others:
-            seen.add(INCOMPLETE)
-        if everything or is_cut(candidate.place.uri):
-            seen.add(candidate.place.uri)
-        yield candidate

@@ -10,7 +10,7 @@ from lookalike.embedders import Embedder
 from lookalike.ingest.corridor import Terms
 from lookalike.ingest.feeder import batched
 from lookalike.ingest.prepare import Picture, Preparation
-from lookalike.ingest.prune import INCOMPLETE, gone_files
+from lookalike.ingest.prune import gone_files, noting
 from lookalike.ingest.sources import Candidate, Sources
 from lookalike.ingest.spill import Seen
 from lookalike.store.database import Database
@@ -45,9 +45,8 @@ def plan(
     Args:
         most_pruned: look for stored files that are gone, too, of which such a share may go.
     """
-    prune = most_pruned is not None
     tally: Counter[str] = Counter()
-    scopes = list(sources.prune_scopes()) if prune else []
+    scopes = list(sources.prune_scopes()) if most_pruned is not None else []
     with (
         Seen() as places,
         Seen() as contents,
@@ -55,16 +54,11 @@ def plan(
         Seen() as walked,
         ThreadPoolExecutor(4) as readers,
     ):
-        for batch in batched(sources.walk(), _WALK_BATCH):
+        for batch in batched(noting(sources.walk(), scopes, walked), _WALK_BATCH):
             if terms.stop.is_set():
                 break
             tally["found"] += len(batch)
             unread, repeated = [], []
-            for candidate in batch:
-                if prune and candidate.hides_others:
-                    walked.add(INCOMPLETE)
-                if prune:
-                    walked.add(candidate.place.uri)
             for candidate, known in _with_known(database, embedder, batch, terms.retry):
                 if known is not None and candidate.place.fingerprint in (None, known.fingerprint):
                     tally["unchanged" if known.state == "embedded" else known.state] += 1

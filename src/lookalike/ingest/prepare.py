@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from uuid import UUID
 
 from lookalike.errors import ConfigurationError, ItemError, LookalikeError
@@ -15,9 +15,11 @@ from lookalike.ingest.sources.candidate import Candidate, looks_like_a_picture
 from lookalike.ingest.sources.folders import fingerprint_of
 from lookalike.pictures.check import LARGEST_FILE, check_picture, exif_of
 from lookalike.pictures.reading import Reader
-from lookalike.pictures.web import Download
 from lookalike.store.writing import UNSUPPORTED, NewFailure, Place
 from lookalike.types import Content, ImageInput, Limits
+
+if TYPE_CHECKING:
+    from lookalike.pictures.web import Download
 
 _log = logging.getLogger("lookalike.ingest")
 _MAGIC = (

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 
 from lookalike.errors import ConfigurationError
-from lookalike.ingest.sources import folders
+from lookalike.ingest.sources import Candidate, folders
 from lookalike.ingest.sources.candidate import is_cut
 from lookalike.ingest.spill import Seen
 from lookalike.store.database import Database
@@ -14,10 +14,23 @@ from lookalike.store.writing import forget_files, stored_uris
 from lookalike.types import Deleted
 from lookalike.uris import path_of
 
-INCOMPLETE = "lookalike:incomplete"
+_INCOMPLETE = "lookalike:incomplete"
 """What is noted among the files seen when a part of a source could not be listed."""
 
 _PAGE = 1000
+
+
+def noting(
+    candidates: Iterator[Candidate], scopes: Sequence[tuple[str, str | None]], seen: Seen
+) -> Iterator[Candidate]:
+    """The candidates, noted as seen where the walk alone can tell; what could not be listed leaves a note of that."""
+    everything = any(cover is None for _, cover in scopes)
+    for candidate in candidates:
+        if everything and candidate.hides_others:
+            seen.add(_INCOMPLETE)
+        if everything or is_cut(candidate.place.uri):
+            seen.add(candidate.place.uri)
+        yield candidate
 
 
 def prune_gone(
@@ -70,7 +83,7 @@ def gone_files(
         ConfigurationError: a part of a source could not be listed.
     """
     for beginning, cover in scopes:
-        if cover is None and INCOMPLETE in seen:
+        if cover is None and _INCOMPLETE in seen:
             raise ConfigurationError(
                 "A part of the source, or a row of a table, could not be read, so what is gone cannot be told. See "
                 "why with: lookalike failures"

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Self
 
 from lookalike.config import Settings
+from lookalike.uris import without_secrets
 
 if TYPE_CHECKING:
     from lookalike.pictures.storage import Listed, Storage
@@ -58,7 +59,6 @@ class Reader:
             yield from self._storage.list(url)
             return
         from lookalike.pictures.storage import Listed
-        from lookalike.uris import without_secrets
 
         yield Listed(without_secrets(url), None, None)
 

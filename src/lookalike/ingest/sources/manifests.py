@@ -81,7 +81,7 @@ class Table:
         Raises:
             ConfigurationError: it cannot be read, or does not have the columns.
         """
-        _ = self.place_column, self.keys, self._types
+        _ = self.place_column, self.keys, self._survey
 
     def rows(self) -> Iterator[Row]:
         """Every row, as it is read.
@@ -104,7 +104,7 @@ class Table:
                 with open(self.path, "rb") as lines:
                     yield from (line for line in lines if line.strip())
             case _:
-                yield from self._csv()
+                yield from range(self._survey[1])
 
     @cached_property
     def columns(self) -> Sequence[str]:
@@ -177,7 +177,7 @@ class Table:
                 case ".jsonl" | ".ndjson":
                     yield from self._json_lines()
                 case _:
-                    types = self._types
+                    types, _ = self._survey
                     for cells in self._csv():
                         if isinstance(cells, str):
                             yield cells
@@ -245,14 +245,16 @@ class Table:
         return max(",;\t|", key=head.count)
 
     @cached_property
-    def _types(self) -> Mapping[str, Callable[[str], Any]]:
-        """What the cells of each column of a text table are: all of them numbers, all true or false, else text."""
+    def _survey(self) -> tuple[Mapping[str, Callable[[str], Any]], int]:
+        """What the cells of each column of a text table are (all of them numbers, all true or false, else text), and
+        how many rows it has."""
         if self.path.suffix.lower() in (".parquet", ".jsonl", ".ndjson"):
-            return {}
+            return {}, 0
+        rows = 0
         types: dict[str, Callable[[str], Any] | None] = dict.fromkeys(self._header)
         types |= {name: str for name in (self.place_column, self.keys) if name is not None}
         try:
-            for cells in self._csv():
+            for rows, cells in enumerate(self._csv(), start=1):  # noqa: B007
                 if isinstance(cells, str):
                     continue
                 for name, cell in zip(self._header, cells, strict=False):
@@ -261,7 +263,7 @@ class Table:
                         types[name] = fits if known in (None, fits) else str
         except (OSError, csv.Error) as error:
             raise ConfigurationError(f"{self.name} cannot be read: {error}") from None
-        return {name: kind or str for name, kind in types.items()}
+        return {name: kind or str for name, kind in types.items()}, rows
 
     def _parquet(self) -> Any:
         try:
