@@ -17,7 +17,8 @@ import numpy as np
 from lookalike import Embedding, Model, Settings
 from lookalike.store.database import Database
 from lookalike.store.embedded import EmbeddedServer
-from lookalike.store.reading import model_to_search, nearest
+from lookalike.store.nearest import nearest
+from lookalike.store.reading import model_to_search
 from lookalike.store.writing import NewFile, Place, write_files
 from lookalike.types import Content
 

@@ -19,7 +19,8 @@ from lookalike.pictures.check import LARGEST_FILE, PICTURE_SUFFIXES, check_pictu
 from lookalike.pictures.reading import Reader
 from lookalike.store.database import Database
 from lookalike.store.models import StoredModel
-from lookalike.store.reading import image_exists, image_known_as, nearest, remembered_query, stored_embedding
+from lookalike.store.nearest import nearest
+from lookalike.store.reading import image_exists, image_known_as, remembered_query, stored_embedding
 from lookalike.store.writing import remember_query
 from lookalike.types import Embedding, ImageInput, Result
 from lookalike.uris import path_of, redacted, uri_of, without_secrets

@@ -26,7 +26,8 @@ from lookalike.pictures.reading import Reader
 from lookalike.search import Query, Searcher
 from lookalike.store.database import Database
 from lookalike.store.models import add_model
-from lookalike.store.reading import model_to_search, nearest
+from lookalike.store.nearest import nearest
+from lookalike.store.reading import model_to_search
 from lookalike.store.writing import NewFile, Place, write_files
 from lookalike.types import Content, Embedding, Model
 
