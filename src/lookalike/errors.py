@@ -7,6 +7,7 @@
     ├── SourceNotFound          nothing lies where an ingest was told to look
     ├── ImageNotFound           no stored image, file or URL answers to that name
     ├── ModelMismatch           a vector of one model was given to another: embed it again
+    ├── InvalidFilter           a filter, a mix or a place to go on from cannot be understood: write it otherwise
     ├── DatabaseError           PostgreSQL could not be reached or refused
     │   ├── UnsupportedDatabase     PostgreSQL or pgvector is missing or too old
     │   ├── SchemaOutOfDate         run `lookalike db upgrade`
@@ -64,6 +65,10 @@ class ModelMismatch(LookalikeError):
             or f"This vector belongs to {found}, not to {expected}: two models cannot be compared. "
             f"Embed the query with {expected}."
         )
+
+
+class InvalidFilter(LookalikeError):
+    """What narrows a search, or says where it goes on, cannot be understood."""
 
 
 class DatabaseError(LookalikeError):

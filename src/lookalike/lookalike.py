@@ -16,13 +16,13 @@ from lookalike.embedders import Budget, Embedder, open_embedder
 from lookalike.embedders.http import INTERACTIVE
 from lookalike.ingest import Preparation, Retry, Sources, Terms, backfill, failures_allowed, ingest, plan
 from lookalike.pictures.reading import Reader
-from lookalike.search import ImageQuery, Searcher, as_uuid
+from lookalike.search import ImageQuery, Searcher
 from lookalike.store import reading
 from lookalike.store.database import Database
 from lookalike.store.pace import SharedPace
 from lookalike.store.writing import COLLECTION, delete_named
 from lookalike.types import Deleted, Embedding, Failure, IngestPlan, IngestReport, Model, Result, Status
-from lookalike.uris import uri_of, without_secrets
+from lookalike.uris import as_uuid, uri_of, without_secrets
 
 _log = logging.getLogger("lookalike")
 

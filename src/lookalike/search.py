@@ -23,7 +23,7 @@ from lookalike.store.nearest import nearest
 from lookalike.store.reading import image_exists, image_known_as, remembered_query, stored_embedding
 from lookalike.store.writing import remember_query
 from lookalike.types import Embedding, ImageInput, Result
-from lookalike.uris import path_of, redacted, uri_of, without_secrets
+from lookalike.uris import as_uuid, path_of, redacted, uri_of, without_secrets
 
 ImageQuery: TypeAlias = bytes | str | os.PathLike[str] | UUID
 """A picture to search with: its bytes, a path, a URL, the URI or the id of a stored image."""
@@ -197,11 +197,3 @@ class Searcher:
                 raise
             raise ImageNotFound(str(error)) from None
         return found.data if found else b""
-
-
-def as_uuid(text: str) -> UUID | None:
-    """The id of an image, if `text` reads like one."""
-    try:
-        return UUID(text) if len(text) in (32, 36) else None
-    except ValueError:
-        return None

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from uuid import UUID
 
 import numpy as np
@@ -18,6 +18,9 @@ import numpy.typing as npt
 
 from lookalike.errors import ConfigurationError, ModelMismatch
 from lookalike.uris import path_of
+
+if TYPE_CHECKING:
+    import pandas
 
 DIMENSIONS = 1024
 """Length of every stored vector; models that give fewer numbers are zero-padded."""
@@ -224,7 +227,9 @@ class Result:
         index: the HNSW index that was used, None for an exact search.
         ef_search: how many candidates the index scan kept, None for an exact search.
         completed: whether the index gave too few and an exact scan supplied the rest.
-        seconds: time spent in the database.
+        more: whether it was cut at the limit, so that there may be more hits.
+        seconds: time spent in the database; of a search for many, each one's share.
+        after: where the next page begins, for ``search(after=…)``; None where there is none.
     """
 
     model: str
@@ -234,7 +239,29 @@ class Result:
     index: str | None
     ef_search: int | None
     completed: bool
+    more: bool
     seconds: float
+    after: str | None = None
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """The hits as a table: rank, similarity, uri, path, key, collection, image_id, and a column for each key of
+        the metadata (``metadata.uri`` where the name is taken).
+
+        Raises:
+            ConfigurationError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise ConfigurationError("A table needs pandas: pip install 'lookalike[pandas]'") from None
+        columns = ("rank", "similarity", "uri", "path", "key", "collection", "image_id")
+        rows = []
+        for rank, hit in enumerate(self.hits, start=1):
+            file = hit.files[0]
+            values = (rank, hit.similarity, file.uri, file.path, file.key, file.collection, hit.image_id)
+            metadata = {f"metadata.{name}" if name in columns else name: value for name, value in file.metadata.items()}
+            rows.append({**dict(zip(columns, values, strict=True)), **metadata})
+        return pandas.DataFrame(rows) if rows else pandas.DataFrame(columns=list(columns))
 
     def __iter__(self) -> Iterator[Hit]:
         return iter(self.hits)

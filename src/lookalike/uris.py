@@ -1,4 +1,4 @@
-"""How places are named: local paths as URIs, and URIs without what is secret in them."""
+"""How pictures are named: local paths as URIs, URIs without what is secret in them, ids."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
+from uuid import UUID
 
 _URL = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.-]*)://([^/?#\\]*)([^?#]*)(\?[^#]*)?(#.*)?", re.DOTALL)
 _URL_IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>`]+")
@@ -70,6 +71,14 @@ def path_of(uri: str) -> Path | None:
     except ValueError:
         return None  # what stands for a host is none
     return Path(unquote(parts.path, errors="surrogateescape")) if parts.scheme == "file" else None
+
+
+def as_uuid(text: str) -> UUID | None:
+    """The id of an image, if `text` reads like one."""
+    try:
+        return UUID(text) if len(text) in (32, 36) else None
+    except ValueError:
+        return None
 
 
 def without_secrets(text: str) -> str:

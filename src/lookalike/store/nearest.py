@@ -1,13 +1,25 @@
-"""The nearest neighbours of a vector: by the index or exactly, and never fewer than there are."""
+"""The nearest neighbours of vectors: by the index or exactly, and never fewer than there are.
+
+Without a filter, an ordered scan of the HNSW index gives a few more than were asked for, sorted again by distance.
+With a filter, one statement counts the files that satisfy it, up to a bound: where they are few, all of them are
+compared, which is exact; where they are many, the index is scanned on and on until enough satisfy it. Whatever comes
+back short is done again exactly.
+"""
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import UUID
 
+import psycopg
+
+from lookalike.filters import Chosen, Where
+from lookalike.store.conditions import Conditions
 from lookalike.store.database import Database
 from lookalike.store.models import StoredModel
 from lookalike.store.writing import half_vector
@@ -17,31 +29,44 @@ EXACT_BELOW_BYTES = 3 << 20
 """Up to this heap size, about a thousand vectors, comparing all of them costs no more than walking the index."""
 
 LEAST_EF_SEARCH = 100
+LEAST_EF_SEARCH_FILTERED = 200
 MOST_EF_SEARCH = 1000
 """pgvector's own limit; beyond it the scan goes on iteratively."""
 
+_LEAST_WALK = 20_000
+_FEW_MATCHES = 1000
+_BYTES_PER_VECTOR = 8192 / 3
 _MOST_ROWS = 1 << 28
 
-_NEAREST = """
-with nearest as materialized (
-    select image_id, embedding operator({vector}.<=>) %(query)s as distance
-      from lookalike.{partition} e
-     {only_with_files}
-     order by (embedding operator({vector}.<=>) %(query)s){defeat_index}
-     limit %(fetch)s
-), chosen as materialized (
-    select image_id, distance
-      from nearest n
-     where image_id is distinct from %(leave_out)s
-       and exists (select from lookalike.files f where f.image_id = n.image_id)
-     order by distance, image_id
-     limit %(limit)s
-)
-select c.image_id, c.distance, f.uri, f.key, f.collection, f.metadata
-  from chosen c
-  join lookalike.files f using (image_id)
- order by c.distance, c.image_id, f.uri
-"""
+_Rows: TypeAlias = list[tuple[Any, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One vector to search with.
+
+    Attributes:
+        leave_out: images that are not to be found, usually the query itself.
+        query: what is searched for, in words, for the result to repeat.
+    """
+
+    vector: Vector
+    leave_out: Sequence[UUID] = ()
+    query: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class After:
+    """The last hit of a page: the next page holds what is farther away, or as far with a larger id.
+
+    Attributes:
+        distance: its cosine distance, 0 to 2, exactly as the database gave it.
+        seen: how many hits there were up to it.
+    """
+
+    distance: float
+    image_id: UUID
+    seen: int
 
 
 def nearest(
@@ -55,69 +80,260 @@ def nearest(
     leave_out: UUID | None = None,
     query: str = "",
 ) -> Result:
-    """The `limit` images nearest to `vector`, by distance and then by id; fewer only where no more exist.
+    """The `limit` images nearest to `vector`, of all there are; the arguments are those of `nearest_to_each`."""
+    ask = Ask(vector, () if leave_out is None else (leave_out,), query)
+    return nearest_to_each(database, stored, [ask], limit=limit, exact=exact, ef_search=ef_search)[0]
+
+
+def nearest_to_each(
+    database: Database,
+    stored: StoredModel,
+    asks: Sequence[Ask],
+    *,
+    limit: int,
+    exact: bool | None = None,
+    ef_search: int | None = None,
+    where: Where | None = None,
+    among: Chosen | None = None,
+    min_similarity: float | None = None,
+    after: After | None = None,
+) -> list[Result]:
+    """For each vector the `limit` images nearest to it, by distance and then by id; fewer only where no more exist.
+
+    All of them travel in one round trip, in a transaction of their own, which the options of the scan do not outlive.
 
     The index compares rounded, normalised vectors, so that neighbours closer than 1e-4 may swap and fall over the
     edge: a margin is fetched and sorted again by exact distance.
 
     Args:
-        exact: compare every vector; None leaves it to the size of the model.
+        exact: compare every vector; None leaves it to the size of the model, and to how many files match.
         ef_search: how many candidates the index scan keeps, 1 to 1000; by default as many as the limit needs.
-        leave_out: an image that is not to be found, usually the query itself.
-        query: what is searched for, in words, for the result to repeat.
+        where: what a file must satisfy for its image to be found; the hit shows the file that does.
+        among: images to search among.
+        min_similarity: leave out hits below it. It never makes a search go on for longer.
+        after: the hit that the page before ended with.
     """
-    if exact is None:
-        exact = stored.bytes <= EXACT_BELOW_BYTES
-    exact = exact or not stored.index_ready
-    limit = min(limit, _MOST_ROWS)
-    fetch = limit + (leave_out is not None) + max(10, limit // 10)
-    ef_search = ef_search or min(max(LEAST_EF_SEARCH, 2 * fetch), MOST_EF_SEARCH)
-    parameters = {"query": half_vector(vector), "fetch": fetch, "limit": limit, "leave_out": leave_out}
-    started = time.perf_counter()
-    completed = False
-    with database.transaction() as connection:
-        if exact:
-            rows = connection.execute(_statement(database, stored, exact=True), parameters).fetchall()
-        else:
-            with connection.pipeline():
-                connection.execute(
-                    "select set_config('hnsw.ef_search', %s, true), set_config('hnsw.iterative_scan', %s, true),"
-                    " set_config('hnsw.max_scan_tuples', %s, true), set_config('enable_seqscan', 'off', true)",
-                    [str(ef_search), "relaxed_order", str(max(20_000, 4 * fetch))],
-                )
-                cursor = connection.execute(_statement(database, stored, exact=False), parameters)
-            rows = cursor.fetchall()
-            if (found := len({row[0] for row in rows})) < limit:
-                # a damaged or bounded walk may end early, and only a full scan knows that there is no more
-                rows = connection.execute(_statement(database, stored, exact=True), parameters).fetchall()
-                completed = len({row[0] for row in rows}) > found
-    return Result(
-        model=stored.model.name,
-        query=query,
-        hits=_hits(rows),
-        exact=exact or completed,
-        index=None if exact else stored.index,
-        ef_search=None if exact else ef_search,
-        completed=completed,
-        seconds=time.perf_counter() - started,
+    if not asks:
+        return []
+    small = stored.bytes <= EXACT_BELOW_BYTES
+    plan = _Plan(
+        database,
+        stored,
+        Conditions(where, among),
+        limit=min(limit, _MOST_ROWS),
+        seen=after.seen if after else 0,
+        ef_search=ef_search,
+        left_out=max(len(ask.leave_out) for ask in asks),
+        parameters={
+            "floor": min_similarity,
+            **({"after_distance": after.distance, "after_id": after.image_id} if after else {}),
+        },
     )
+    started = time.perf_counter()
+    exact = (small if exact is None else exact) or not stored.index_ready
+    answers = plan.ask(asks, exact=exact)
+    short = [] if exact else [number for number, answer in enumerate(answers) if plan.is_short(answer)]
+    completed: dict[int, bool] = {}
+    if short:
+        # a damaged or bounded walk may end early, and only a full scan knows that there is no more
+        for number, answer in zip(short, plan.ask([asks[number] for number in short], exact=True), strict=True):
+            completed[number] = answer[0][0] > answers[number][0][0]
+            answers[number] = answer
+    seconds = (time.perf_counter() - started) / len(asks)
+    results = []
+    for number, (ask, rows) in enumerate(zip(asks, answers, strict=True)):
+        found, by_comparing_all = rows[0][:2]
+        # the walk that ended early found everything after all, but that took a full scan to know
+        walked = not by_comparing_all or number in completed
+        hits = _hits(rows)
+        results.append(
+            Result(
+                model=stored.model.name,
+                query=ask.query,
+                hits=hits,
+                exact=by_comparing_all,
+                index=stored.index if walked else None,
+                ef_search=plan.ef_search if walked else None,
+                completed=completed.get(number, False),
+                more=found == plan.limit and len(hits) == found,
+                seconds=seconds,
+            )
+        )
+    return results
 
 
-def _statement(database: Database, stored: StoredModel, *, exact: bool) -> bytes:
-    return _NEAREST.format(
-        vector=database.vector_schema,
-        partition=stored.partition,
-        # An image without files is nobody's, and waits to be found again or removed. A condition inside an index scan
-        # might cost the scan its order, so there it is left to the margin and, where that is too small, to completion.
-        only_with_files="where exists (select from lookalike.files f where f.image_id = e.image_id)" if exact else "",
-        # an expression that the index does not hold keeps the planner from using it
-        defeat_index=" + 0" if exact else "",
-    ).encode()
+class _Plan:
+    """One search for many vectors: its statements, their options, and what both bind."""
+
+    def __init__(
+        self,
+        database: Database,
+        stored: StoredModel,
+        conditions: Conditions,
+        *,
+        limit: int,
+        seen: int,
+        ef_search: int | None,
+        left_out: int,
+        parameters: Mapping[str, Any],
+    ) -> None:
+        self._database = database
+        self._stored = stored
+        self._conditions = conditions
+        self._is_later_page = "after_id" in parameters
+        self.limit = limit
+        fetch = limit + left_out + max(10, limit // 10)
+        walk = fetch + seen
+        least = LEAST_EF_SEARCH_FILTERED if conditions.sql else LEAST_EF_SEARCH
+        self.ef_search = ef_search or min(max(least, 2 * walk), MOST_EF_SEARCH)
+        # An exact search costs as many comparisons as files match, a walk as many steps as it takes to come upon
+        # enough of them; a step compares the query with about ten vectors.
+        rows = stored.bytes / _BYTES_PER_VECTOR
+        most = max(_FEW_MATCHES, math.isqrt(int(10 * walk * rows)))
+        self._parameters = {
+            **parameters,
+            **conditions.parameters,
+            "limit": limit,
+            "fetch": fetch,
+            "all": limit + left_out,
+            "most": most,
+        }
+        self._options = {
+            "hnsw.ef_search": self.ef_search,
+            "hnsw.iterative_scan": "relaxed_order",
+            "hnsw.max_scan_tuples": max(_LEAST_WALK, 4 * walk),
+            "hnsw.scan_mem_multiplier": 16,
+            "enable_seqscan": "off",
+            # the price of what is switched off would have it compiled
+            "jit": "off",
+            # how many files match is not the same for every value
+            **({"plan_cache_mode": "force_custom_plan"} if conditions.sql else {}),
+        }
+
+    def ask(self, asks: Sequence[Ask], *, exact: bool) -> list[_Rows]:
+        """The rows of each ask, in one round trip and one transaction."""
+        statement = self._exactly() if exact else self._through_the_index()
+        with self._database.transaction() as connection, connection.pipeline():
+            if not exact:
+                self._set_options(connection)
+            cursors = []
+            for ask in asks:
+                bound = {"query": half_vector(ask.vector), "leave_out": list(ask.leave_out)}
+                cursors.append(connection.execute(statement, {**self._parameters, **bound}))
+            connection.commit()
+        return [cursor.fetchall() for cursor in cursors]
+
+    def is_short(self, rows: _Rows) -> bool:
+        """Whether a walk has ended before it had found enough."""
+        found, by_comparing_all = rows[0][:2]
+        return found < self.limit and not by_comparing_all
+
+    def _set_options(self, connection: psycopg.Connection) -> None:
+        each = ", ".join(["set_config(%s, %s, true)"] * len(self._options))
+        connection.execute(
+            f"select {each}".encode(), [str(part) for option in self._options.items() for part in option]
+        )
+
+    def _exactly(self) -> bytes:
+        conditions = self._conditions
+        match = f" and {conditions.sql}" if conditions.sql else ""
+        return self._statement(
+            conditions.tables,
+            f"""
+            select e.image_id, {self._distance} as distance
+              from lookalike.{self._stored.view} e
+             where exists (select from lookalike.files f where f.image_id = e.image_id{match}){self._page}
+             order by {self._defeated}, e.image_id
+             limit %(all)s
+            """,
+            by_comparing_all="true",
+        )
+
+    def _through_the_index(self) -> bytes:
+        if not self._conditions.sql:
+            return self._statement(
+                "",
+                f"""
+                select e.image_id, {self._distance} as distance
+                  from lookalike.{self._stored.view} e
+                 where true{self._page}
+                 order by {self._distance}
+                 limit %(fetch)s
+                """,
+                by_comparing_all="false",
+            )
+        match = self._conditions.sql
+        # `limit 1` keeps the planner from making a join of it, which has no order
+        return self._statement(
+            f"""{self._conditions.tables}
+            matching as materialized (
+                select f.image_id from lookalike.files f where {match} limit %(most)s + 1
+            ), few as materialized (
+                select count(*) <= %(most)s as yes from matching
+            ), """,
+            f"""
+            (select e.image_id, {self._distance} as distance
+               from lookalike.{self._stored.view} e
+              where (select yes from few) and e.image_id in (select image_id from matching){self._page}
+              order by {self._defeated}, e.image_id
+              limit %(all)s)
+             union all
+            (select e.image_id, {self._distance} as distance
+               from lookalike.{self._stored.view} e
+              where not (select yes from few)
+                and (select true from lookalike.files f where f.image_id = e.image_id and {match} limit 1){self._page}
+              order by {self._distance}
+              limit %(fetch)s)
+            """,
+            by_comparing_all="(select yes from few)",
+        )
+
+    def _statement(self, tables: str, candidates: str, *, by_comparing_all: str) -> bytes:
+        """One row at least, which begins with how many were found and whether every candidate was compared."""
+        return f"""
+            with {tables}nearest as materialized ({candidates}), chosen as materialized (
+                -- an image without files is nobody's, and waits to be found again or removed
+                select n.image_id, n.distance
+                  from nearest n
+                 where n.image_id <> all(%(leave_out)s::uuid[])
+                   and exists (select from lookalike.files f where f.image_id = n.image_id)
+                 order by n.distance, n.image_id
+                 limit %(limit)s
+            ), shown as (
+                select c.image_id, c.distance, f.uri, f.key, f.collection, f.metadata,
+                       ({self._conditions.sql or "true"}) is not true as is_other
+                  from chosen c
+                  join lookalike.files f using (image_id)
+                 where %(floor)s::float8 is null or 1 - c.distance >= %(floor)s
+            )
+            select (select count(*) from chosen), {by_comparing_all},
+                   s.image_id, s.distance, s.uri, s.key, s.collection, s.metadata
+              from (values (1)) as at_least_one
+              left join shown s on true
+             order by s.distance, s.image_id, s.is_other, s.uri, s.collection
+            """.encode()
+
+    @property
+    def _distance(self) -> str:
+        return f"(e.embedding operator({self._database.vector_schema}.<=>) %(query)s)"
+
+    @property
+    def _defeated(self) -> str:
+        """The distance as an expression that the index does not hold, so that the planner cannot use it."""
+        return f"{self._distance} + 0"
+
+    @property
+    def _page(self) -> str:
+        if not self._is_later_page:
+            return ""
+        return f" and ({self._distance}, e.image_id) > (%(after_distance)s, %(after_id)s)"
 
 
-def _hits(rows: Sequence[tuple[Any, ...]]) -> tuple[Hit, ...]:
+def _hits(rows: _Rows) -> tuple[Hit, ...]:
     hits = []
-    for (image_id, distance), group in groupby(rows, key=lambda row: (row[0], row[1])):
+    for (image_id, distance), group in groupby((row[2:] for row in rows), key=lambda row: (row[0], row[1])):
+        if image_id is None:
+            continue
         files = tuple(File(uri, key, collection, metadata) for _, _, uri, key, collection, metadata in group)
         hits.append(Hit(image_id, 1.0 - float(distance), files))
     return tuple(hits)

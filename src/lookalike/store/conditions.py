@@ -1,0 +1,149 @@
+"""Filters as SQL: a condition on one file, every value and every key of it bound."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Any
+
+from psycopg.types.json import Jsonb
+from sqlalchemy import Select
+from sqlalchemy.dialects.postgresql.psycopg import dialect as psycopg_dialect
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.sql.expression import CompoundSelect
+from sqlalchemy.types import Integer, String, Uuid
+
+from lookalike.errors import InvalidFilter
+from lookalike.filters import Chosen, Where
+from lookalike.filters.tree import All, Compare, Contains, Either, Exists, In, Name, Not, Prefix
+
+_COLUMNS = {
+    "uri": "f.uri",
+    "key": 'f.key collate "C"',
+    "collection": 'f.collection collate "C"',
+    "media_type": '(select i.media_type from lookalike.images i where i.image_id = f.image_id) collate "C"',
+    "created_at": "(select i.created_at from lookalike.images i where i.image_id = f.image_id)",
+    "seen_at": "f.seen_at",
+}
+_PLACEHOLDER = re.compile(r"%%|%\((.*?)\)s")
+_OPERATORS = {"=": "=", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
+_FEW = 32
+"""So many values are worth a look each into the index over metadata; more are one look at every file."""
+
+
+class Conditions:
+    """What a file must satisfy, as SQL over ``lookalike.files f``, together with what it binds.
+
+    Attributes:
+        sql: the condition; empty where every file passes. Unknown (null) counts as false.
+        tables: the beginning of a ``with`` list that the condition reads from, each followed by a comma.
+        parameters: what is bound, by name.
+    """
+
+    def __init__(self, where: Where | None, chosen: Chosen | None) -> None:
+        self.parameters: dict[str, Any] = {}
+        self.tables = ""
+        parts = []
+        if chosen is not None:
+            parts.append(self._among(chosen))
+        if where is not None:
+            parts.append(self._sql(where))
+        self.sql = " and ".join(parts)
+
+    def _bind(self, value: object) -> str:
+        name = f"w{len(self.parameters)}"
+        self.parameters[name] = value
+        return f"%({name})s"
+
+    def _sql(self, where: Where) -> str:
+        match where:
+            case All(parts):
+                return f"({' and '.join(map(self._sql, parts)) or 'true'})"
+            case Either(parts):
+                return f"({' or '.join(map(self._sql, parts)) or 'false'})"
+            case Not(part):
+                return f"(({self._sql(part)}) is not true)"
+            case Compare(name, operator, value) if name.own:
+                cast = "timestamptz" if isinstance(value, datetime) else "text"
+                return f"({_COLUMNS[name.path[0]]} {_OPERATORS[operator]} {self._bind(value)}::{cast})"
+            case Compare(name, "=", value):
+                return self._holds(name, value)
+            case Compare(name, operator, str(value)):
+                text = (
+                    f"({self._value(name)} #>> '{{}}') collate \"C\" {_OPERATORS[operator]} {self._bind(value)}::text"
+                )
+                return f"({text} and {self._is('string', name)})"
+            case Compare(name, operator, value):
+                number = f"{self._value(name)} {_OPERATORS[operator]} {self._bind(Jsonb(value))}"
+                return f"({number} and {self._is('number', name)})"
+            case In(name, values) if name.own:
+                return f"({_COLUMNS[name.path[0]]} = any({self._bind(list(values))}::text[]))"
+            case In(name, values) if len(values) <= _FEW:
+                return f"({' or '.join(self._holds(name, value) for value in values) or 'false'})"
+            case In(name, values):
+                return f"({self._value(name)} = any({self._bind([Jsonb(value) for value in values])}::jsonb[]))"
+            case Exists(name) if name.own:
+                return f"({_COLUMNS[name.path[0]]} is not null)"
+            case Exists(name):
+                return f"({self._value(name)} <> 'null'::jsonb)"
+            case Contains(name, value):
+                return self._holds(name, [value])
+            case Prefix(name, text) if name.own:
+                return f"starts_with({_COLUMNS[name.path[0]]}, {self._bind(text)}::text)"
+            case Prefix(name, text):
+                begins = f"starts_with({self._value(name)} #>> '{{}}', {self._bind(text)}::text)"
+                return f"({begins} and {self._is('string', name)})"
+        raise InvalidFilter(f"A filter is made of field(…) conditions; {type(where).__name__} is none.")
+
+    def _holds(self, name: Name, value: object) -> str:
+        """That the metadata contain a value, which the index over them answers."""
+        for part in reversed(name.path):
+            value = {part: value}
+        return f"(f.metadata @> {self._bind(Jsonb(value))})"
+
+    def _value(self, name: Name) -> str:
+        if len(name.path) == 1:
+            return f"(f.metadata -> {self._bind(name.path[0])}::text)"
+        return f"(f.metadata #> {self._bind(list(name.path))}::text[])"
+
+    def _is(self, kind: str, name: Name) -> str:
+        return f"jsonb_typeof({self._value(name)}) = '{kind}'"
+
+    def _among(self, chosen: Chosen) -> str:
+        if chosen.select is not None:
+            column = self._own_query(chosen.select)
+            return f"f.{column} in (select item from among)"
+        by_id, by_key = "f.image_id in (select item from among)", "f.key in (select item from among_keys)"
+        self.tables = f"among as materialized (select unnest({self._bind(list(chosen.ids))}::uuid[]) as item), "
+        if not chosen.keys:
+            return by_id
+        keys = f"select unnest({self._bind(list(chosen.keys))}::text[]) as item"
+        self.tables += f"among_keys as materialized ({keys}), "
+        return f"({by_id} or {by_key})" if chosen.ids else by_key
+
+    def _own_query(self, select: Select[Any] | CompoundSelect[Any]) -> str:
+        """Take over a query of the caller's own as a table; returns the column of files that it selects by."""
+        kind = next(iter(select.selected_columns)).type
+        if isinstance(kind, Uuid):
+            column, cast = "image_id", "uuid"
+        elif isinstance(kind, String | Integer):
+            column, cast = "key", "text"
+        else:
+            raise InvalidFilter(
+                "A select to search among gives image ids (a column of type Uuid) or keys (text or integer), not "
+                f"{kind!r}. Say which it is: select(cast(column, Uuid)) or select(cast(column, String))."
+            )
+        dialect = psycopg_dialect()  # type: ignore[no-untyped-call]
+        try:
+            compiled = select.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
+            values = compiled.construct_params()
+        except SQLAlchemyError as error:
+            raise InvalidFilter(f"The select to search among cannot be read: {error}") from None
+        for name, value in values.items():
+            # the members of an `in` list are bound one by one, under the list's name and a number
+            bound = compiled.binds.get(name) or compiled.binds[name.rpartition("_")[0]]
+            process = bound.type.dialect_impl(dialect).bind_processor(dialect)
+            self.parameters[f"own_{name}"] = process(value) if process else value
+        text = _PLACEHOLDER.sub(lambda match: f"%(own_{match[1]})s" if match[1] else match[0], str(compiled))
+        self.tables = f"among as materialized (select item::{cast} from ({text}) as own (item)), "
+        return column
