@@ -9,6 +9,7 @@ from lookalike.errors import (
     DatabaseUnavailable,
     ImageNotFound,
     Interrupted,
+    InvalidFilter,
     ItemError,
     LookalikeError,
     ModelMismatch,
@@ -17,7 +18,9 @@ from lookalike.errors import (
     SourceNotFound,
     UnsupportedDatabase,
 )
+from lookalike.filters import field
 from lookalike.lookalike import Lookalike
+from lookalike.search import Part
 from lookalike.types import (
     Deleted,
     Embedding,
@@ -29,6 +32,7 @@ from lookalike.types import (
     Model,
     ModelStatus,
     Price,
+    RememberedText,
     Result,
     Status,
 )
@@ -48,13 +52,16 @@ __all__ = [
     "IngestPlan",
     "IngestReport",
     "Interrupted",
+    "InvalidFilter",
     "ItemError",
     "Lookalike",
     "LookalikeError",
     "Model",
     "ModelMismatch",
     "ModelStatus",
+    "Part",
     "Price",
+    "RememberedText",
     "Result",
     "SchemaOutOfDate",
     "ServiceError",
@@ -62,5 +69,6 @@ __all__ = [
     "SourceNotFound",
     "Status",
     "UnsupportedDatabase",
+    "field",
     "read_environment",
 ]

@@ -6,22 +6,36 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, Unpack
 from uuid import UUID
 
 from lookalike.config import DEFAULT_MODEL, Settings
 from lookalike.embedders import Budget, Embedder, open_embedder
 from lookalike.embedders.http import INTERACTIVE
+from lookalike.errors import ConfigurationError, ItemError, ModelMismatch
 from lookalike.ingest import Preparation, Retry, Sources, Terms, backfill, failures_allowed, ingest, plan
+from lookalike.pictures.copies import copy_picture
 from lookalike.pictures.reading import Reader
-from lookalike.search import ImageQuery, Searcher
+from lookalike.search import ImageQuery, Part, QueryLike, Scope, Searcher, SearchOptions
 from lookalike.store import reading
 from lookalike.store.database import Database
 from lookalike.store.pace import SharedPace
 from lookalike.store.writing import COLLECTION, delete_named
-from lookalike.types import Deleted, Embedding, Failure, IngestPlan, IngestReport, Model, Result, Status
+from lookalike.types import (
+    Deleted,
+    Embedding,
+    Failure,
+    Hit,
+    IngestPlan,
+    IngestReport,
+    Model,
+    RememberedText,
+    Result,
+    Status,
+)
 from lookalike.uris import as_uuid, uri_of, without_secrets
 
 _log = logging.getLogger("lookalike")
@@ -270,51 +284,134 @@ class Lookalike:
 
     def search(
         self,
-        text: str | None = None,
+        query: QueryLike | None = None,
         *,
         image: ImageQuery | None = None,
-        limit: int = 10,
-        exact: bool | None = None,
-        include_self: bool = False,
-        model: str | None = None,
+        **options: Unpack[SearchOptions],
     ) -> Result:
-        """The images nearest to a text or to a picture, nearest first.
+        """The images nearest to a text, a picture, a mix of both or a vector, nearest first.
+
+        ::
+
+            images.search("a blue house", limit=20, where={"artist": "Monet"})
+            images.search([Part("beach"), Part(image="photo.jpg"), Part("people", weight=-1)])
 
         Args:
-            text: what to look for, in words.
-            image: what to look for, as bytes, path, URL, or the URI or id of a stored image.
-            limit: number of hits; fewer come back only where no more images exist.
-            exact: True compares every vector, False always uses the index; None, the default, compares every
-                vector of a small library and uses the index of a large one.
-            include_self: whether a stored image that is the query itself may be a hit.
-            model: name of the model to search under, by default ``LOOKALIKE_MODEL``, else the active one.
+            query: what to look for: words, a list of weighted `Part` objects, or an `Embedding`.
+            image: what to look for, as bytes, path, URL, or the URI, id or key of a stored image.
+            options: see `SearchOptions`.
 
         Raises:
-            ValueError: neither or both of `text` and `image` are given, or `limit` is less than 1.
+            ValueError: neither or both of `query` and `image` are given, or a number makes no sense.
+            InvalidFilter: `where`, `among`, `after` or the mix cannot be understood.
             ImageNotFound: there is no such picture, or nothing is embedded under the model yet.
             ItemError: the model does not take this text or picture.
+            ModelMismatch: the vector belongs to another model.
             ServiceError: the service cannot be used.
         """
-        if (text is None) == (image is None):
-            raise ValueError("search for either a text or an image")
-        if limit < 1:
-            raise ValueError(f"limit is {limit}; it is the number of hits, 1 or more")
-        searcher = self._searcher(model)
-        searcher.require_vectors()  # before a call is spent on the query
-        query = searcher.image(image) if image is not None else searcher.text(text or "")
-        return searcher.search(query, limit=limit, exact=exact, include_self=include_self)
+        if (query is None) == (image is None):
+            raise ValueError("search for either a text (or a mix, or a vector) or an image")
+        return self.search_many([query if query is not None else Part(image=image)], **options)[0]
+
+    def search_many(self, queries: Sequence[QueryLike], **options: Unpack[SearchOptions]) -> list[Result]:
+        """What `search` finds for each of many queries, in their order, in few round trips to the database.
+
+        Texts that nobody has asked before go to the service several at a time.
+
+        Raises:
+            ValueError: `after` is given, which belongs to one query. Else as `search`; one query that cannot be done
+                stops all of them, and what was embedded for the others is remembered.
+        """
+        scope = Scope.of(**options)
+        if scope.after is not None and len(queries) != 1:
+            raise ValueError("after belongs to the result of one query; search for that one alone")
+        named = options.get("model") or self._settings.model
+        for model in (query.model.name for query in queries if isinstance(query, Embedding)):
+            if named is not None and model != named:
+                raise ModelMismatch(named, model)
+            named = model  # a vector knows where it belongs
+        searcher = self._searcher(named)
+        searcher.require_vectors()  # before a call is spent on a query
+        return searcher.search(searcher.queries(queries), scope)
 
     def similar(
-        self,
-        image: ImageQuery,
-        *,
-        limit: int = 10,
-        exact: bool | None = None,
-        include_self: bool = False,
-        model: str | None = None,
+        self, image: ImageQuery | None = None, *, key: str | None = None, **options: Unpack[SearchOptions]
     ) -> Result:
-        """The images nearest to a picture; ``search(image=image)`` by its other name."""
-        return self.search(image=image, limit=limit, exact=exact, include_self=include_self, model=model)
+        """The images nearest to a picture; ``search(image=image)`` by its other name.
+
+        Args:
+            image: bytes, path, URL, or the URI, id or key of a stored image.
+            key: the key of a stored image, where it could be mistaken for something else.
+            options: see `SearchOptions`.
+
+        Raises:
+            ValueError: neither or both of `image` and `key` are given. Else as `search`.
+        """
+        if (image is None) == (key is None):
+            raise ValueError("give either an image or the key of one")
+        if key is not None:
+            (image,) = self._searcher(options.get("model")).of_key(key).images
+        return self.search(image=image, **options)
+
+    def similar_many(self, images: Sequence[ImageQuery], **options: Unpack[SearchOptions]) -> list[Result]:
+        """What `similar` finds for each of many pictures, in their order, in few round trips to the database."""
+        return self.search_many([Part(image=image) for image in images], **options)
+
+    def copy_hits(self, hits: Iterable[Hit], folder: str | os.PathLike[str]) -> Iterator[Path | ItemError]:
+        """Copy the pictures of hits into a folder, named by rank and similarity; nothing is overwritten.
+
+        Yields:
+            For each hit where its copy lies, or why there is none.
+
+        Raises:
+            ConfigurationError: the folder cannot be made or written to.
+        """
+        try:
+            target = Path(folder)
+            target.mkdir(parents=True, exist_ok=True)
+            for rank, hit in enumerate(hits, start=1):
+                try:
+                    uris = [file.uri for file in hit.files]
+                    yield copy_picture(self._reader, uris, target, f"{rank:03}-{hit.similarity:.3f}-")
+                except ItemError as error:
+                    yield error
+        except OSError as error:
+            raise ConfigurationError(f"{os.fspath(folder)} cannot be written to: {error.strerror}.") from None
+
+    def mix(
+        self, text: str, *, plus: Sequence[str] = (), minus: Sequence[str] = (), model: str | None = None
+    ) -> list[Part]:
+        """A mix as people type it on the command line, for `search`: ``beach + ./photo.jpg - 2:people``.
+
+        Args:
+            text: parts with ``+`` or ``-`` between them, white space on both sides; each a text, a file, a URL or an
+                image id, with a weight before it if it is not 1.
+            plus, minus: further parts, taken whole.
+
+        Raises:
+            InvalidFilter: there is nothing behind a sign.
+        """
+        searcher = self._searcher(model)
+        parts = searcher.mix(text) if text.strip() else []
+        return [*parts, *(searcher.weighted(one) for one in plus), *(searcher.weighted(one, "-") for one in minus)]
+
+    def remember(self, *texts: str, model: str | None = None) -> int:
+        """Embed texts, so that SQL can search with them: ``lookalike.search_text('a blue house')``.
+
+        Returns:
+            How many of them were embedded under the model now; the others were before.
+
+        Raises:
+            ImageNotFound: nothing is embedded under the model yet, so that nothing could be found.
+            ItemError: the model does not take one of the texts; the others are remembered.
+            ServiceError: the service cannot be used.
+        """
+        searcher = self._searcher(model)
+        return searcher.remember(texts)
+
+    def remembered(self, model: str | None = None) -> Sequence[RememberedText]:
+        """The texts that SQL can search with, the latest first, of one model or of all."""
+        return reading.remembered_texts(self._database, Model(model).name if model else None)
 
     def embed(self, thing: ImageQuery, *, model: str | None = None) -> Embedding:
         """The embedding of a text or a picture: float32 numbers with their model.
@@ -379,7 +476,7 @@ class Lookalike:
         named = model or self._settings.model
         stored = reading.model_to_search(self._database, Model(named).name if named else None)
         name = named or (stored.model.name if stored else DEFAULT_MODEL)
-        return Searcher(self._database, name, stored, lambda: self._embedder(name), self._reader)
+        return Searcher(self._database, name, stored, lambda: self._embedder(name), self._reader, self._announce)
 
     @contextlib.contextmanager
     def _batch_embedder(

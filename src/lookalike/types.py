@@ -227,9 +227,9 @@ class Result:
         index: the HNSW index that was used, None for an exact search.
         ef_search: how many candidates the index scan kept, None for an exact search.
         completed: whether the index gave too few and an exact scan supplied the rest.
-        more: whether it was cut at the limit, so that there may be more hits.
         seconds: time spent in the database; of a search for many, each one's share.
-        after: where the next page begins, for ``search(after=…)``; None where there is none.
+        after: where the next page begins, for ``search(after=…)``, of a result that was cut at its limit; None where
+            nothing more can follow.
     """
 
     model: str
@@ -239,7 +239,6 @@ class Result:
     index: str | None
     ef_search: int | None
     completed: bool
-    more: bool
     seconds: float
     after: str | None = None
 
@@ -271,6 +270,15 @@ class Result:
 
     def __getitem__(self, position: int) -> Hit:
         return self.hits[position]
+
+
+@dataclass(frozen=True, slots=True)
+class RememberedText:
+    """A text that was embedded before, so that it costs nothing to search with it, also from SQL."""
+
+    text: str
+    model: str
+    created_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,12 +18,10 @@ import psycopg
 import pytest
 from PIL import Image
 
-from lookalike import ImageNotFound, ItemError, Lookalike, ModelMismatch, Settings
+from lookalike import ImageNotFound, ItemError, Lookalike, ModelMismatch
 from lookalike.embedders.azure_vision import LIMITS
 from lookalike.emulator import Emulator, expected_vector
 from lookalike.pictures.check import check_picture
-from lookalike.pictures.reading import Reader
-from lookalike.search import Query, Searcher
 from lookalike.store.database import Database
 from lookalike.store.models import add_model
 from lookalike.store.nearest import nearest
@@ -363,18 +361,13 @@ def test_a_search_sees_its_own_model_only(dsn: str, emulator: Emulator, photos: 
             images.similar(missing, model="azure-vision/2023-04-15")
 
 
-def test_a_vector_of_another_model_is_refused_before_any_sql(database: Database) -> None:
-    write_vectors(database, clustered(5))
-    stored = model_to_search(database, None)
-    query = Query("x", Embedding(Model("azure-vision/2022-04-11"), clustered(1)[0]))
-
-    def no_embedder() -> object:
-        raise AssertionError
-
-    searcher = Searcher(database, MODEL.name, stored, no_embedder, Reader(Settings()))  # type: ignore[arg-type]
+def test_a_vector_of_another_model_is_refused_before_any_sql(filled: Lookalike) -> None:
+    other = Embedding(Model("azure-vision/2022-04-11"), clustered(1)[0])
+    filled._database.engine.dispose()
     with pytest.raises(ModelMismatch) as caught:
-        searcher.search(query, limit=1, exact=None)
+        filled.search(other, model=MODEL.name)
     assert (caught.value.expected, caught.value.found) == (MODEL.name, "azure-vision/2022-04-11")
+    assert filled._database.engine.pool.checkedin() == 0  # type: ignore[attr-defined]
 
 
 def test_similarity_of_texts_and_pictures(filled: Lookalike, photos: Path) -> None:

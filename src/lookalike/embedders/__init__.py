@@ -6,6 +6,7 @@ Adding one: a class with the attributes of `Embedder` in a file of its own, and 
 from __future__ import annotations
 
 import threading
+import unicodedata
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -14,7 +15,7 @@ from lookalike.embedders.http import BATCH, Budget, Ledger, Patience
 from lookalike.errors import ConfigurationError, ItemError
 from lookalike.types import Embedding, ImageInput, Limits, Model, Usage
 
-__all__ = ["Budget", "Embedder", "open_embedder"]
+__all__ = ["Budget", "Embedder", "doubt_about", "open_embedder"]
 
 
 class Embedder(Protocol):
@@ -60,6 +61,21 @@ class Embedder(Protocol):
 
     def close(self) -> None:
         """Give back connections."""
+
+
+_ENGLISH_ONLY = frozenset({"azure-vision/2022-04-11"})
+
+
+def doubt_about(model: str, text: str) -> str | None:
+    """Why the model of that name may not understand a text, although it will give a vector for it; None if it may."""
+    if model in _ENGLISH_ONLY and any(
+        character.isalpha() and not unicodedata.name(character, "LATIN").startswith("LATIN") for character in text
+    ):
+        return (
+            f"{model} reads English only, and {text!r} is written in another script: what it finds may have nothing "
+            "to do with it. azure-vision/2023-04-15 reads 102 languages."
+        )
+    return None
 
 
 def open_embedder(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import time
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -18,6 +19,7 @@ from uuid import UUID
 
 import psycopg
 
+from lookalike.errors import InvalidFilter
 from lookalike.filters import Chosen, Where
 from lookalike.store.conditions import Conditions
 from lookalike.store.database import Database
@@ -56,7 +58,7 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
-class After:
+class _Place:
     """The last hit of a page: the next page holds what is farther away, or as far with a larger id.
 
     Attributes:
@@ -67,6 +69,32 @@ class After:
     distance: float
     image_id: UUID
     seen: int
+
+    def token(self, model: str, query: str) -> str:
+        """The place as callers hand it back."""
+        return f"{self.distance.hex()}~{self.image_id}~{self.seen}~{_check(model, query)}"
+
+    @classmethod
+    def of(cls, token: str, model: str, query: str) -> _Place:
+        """The place that a token names.
+
+        Raises:
+            InvalidFilter: it is no token, or one of another search.
+        """
+        try:
+            distance, image_id, seen, check = token.split("~")
+            place = cls(float.fromhex(distance), UUID(image_id), int(seen))
+        except (ValueError, OverflowError):
+            raise InvalidFilter(
+                f"{token[:80]!r} is no place to go on after; take it from `after` of a result."
+            ) from None
+        if check != _check(model, query) or not 0 <= place.seen <= _MOST_ROWS:
+            raise InvalidFilter("The place to go on after belongs to another search: repeat the query and the model.")
+        return place
+
+
+def _check(model: str, query: str) -> str:
+    return f"{zlib.crc32(f'{model} {query}'.encode(errors='replace')):08x}"
 
 
 def nearest(
@@ -96,7 +124,7 @@ def nearest_to_each(
     where: Where | None = None,
     among: Chosen | None = None,
     min_similarity: float | None = None,
-    after: After | None = None,
+    after: str | None = None,
 ) -> list[Result]:
     """For each vector the `limit` images nearest to it, by distance and then by id; fewer only where no more exist.
 
@@ -111,22 +139,26 @@ def nearest_to_each(
         where: what a file must satisfy for its image to be found; the hit shows the file that does.
         among: images to search among.
         min_similarity: leave out hits below it. It never makes a search go on for longer.
-        after: the hit that the page before ended with.
+        after: `Result.after` of the page before, of a search for the same.
+
+    Raises:
+        InvalidFilter: `after` is of another search.
     """
     if not asks:
         return []
+    place = _Place.of(after, stored.model.name, asks[0].query) if after is not None else None
     small = stored.bytes <= EXACT_BELOW_BYTES
     plan = _Plan(
         database,
         stored,
         Conditions(where, among),
         limit=min(limit, _MOST_ROWS),
-        seen=after.seen if after else 0,
+        seen=place.seen if place else 0,
         ef_search=ef_search,
         left_out=max(len(ask.leave_out) for ask in asks),
         parameters={
             "floor": min_similarity,
-            **({"after_distance": after.distance, "after_id": after.image_id} if after else {}),
+            **({"after_distance": place.distance, "after_id": place.image_id} if place else {}),
         },
     )
     started = time.perf_counter()
@@ -146,6 +178,8 @@ def nearest_to_each(
         # the walk that ended early found everything after all, but that took a full scan to know
         walked = not by_comparing_all or number in completed
         hits = _hits(rows)
+        is_cut = found == plan.limit and len(hits) == found
+        last = _Place(rows[-1][3], hits[-1].image_id, plan.seen + found) if is_cut else None
         results.append(
             Result(
                 model=stored.model.name,
@@ -155,8 +189,8 @@ def nearest_to_each(
                 index=stored.index if walked else None,
                 ef_search=plan.ef_search if walked else None,
                 completed=completed.get(number, False),
-                more=found == plan.limit and len(hits) == found,
                 seconds=seconds,
+                after=last.token(stored.model.name, ask.query) if last else None,
             )
         )
     return results
@@ -182,10 +216,13 @@ class _Plan:
         self._conditions = conditions
         self._is_later_page = "after_id" in parameters
         self.limit = limit
-        fetch = limit + left_out + max(10, limit // 10)
+        self.seen = seen
+        # a walk past what a filter refuses gives what it comes upon, the nearest not always first
+        margin = max(50, 2 * limit) if conditions.sql else max(10, limit // 10)
+        fetch = limit + left_out + margin
         walk = fetch + seen
         least = LEAST_EF_SEARCH_FILTERED if conditions.sql else LEAST_EF_SEARCH
-        self.ef_search = ef_search or min(max(least, 2 * walk), MOST_EF_SEARCH)
+        self.ef_search = ef_search or min(max(least, 3 * walk), MOST_EF_SEARCH)
         # An exact search costs as many comparisons as files match, a walk as many steps as it takes to come upon
         # enough of them; a step compares the query with about ten vectors.
         rows = stored.bytes / _BYTES_PER_VECTOR

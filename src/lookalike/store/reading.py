@@ -14,7 +14,7 @@ from lookalike.errors import ImageNotFound
 from lookalike.store.database import Database
 from lookalike.store.models import StoredModel, active_model, model_named, models
 from lookalike.store.writing import UNSUPPORTED
-from lookalike.types import Embedding, Failure, Model, ModelStatus, Status
+from lookalike.types import Embedding, Failure, Model, ModelStatus, RememberedText, Status
 
 
 def model_to_search(database: Database, name: str | None) -> StoredModel | None:
@@ -23,12 +23,12 @@ def model_to_search(database: Database, name: str | None) -> StoredModel | None:
         return model_named(connection, name) if name else active_model(connection)
 
 
-def stored_embedding(database: Database, stored: StoredModel, image_id: UUID) -> Embedding | None:
-    """The vector of an image under a model, None if it has none."""
-    statement = f"select embedding from lookalike.{stored.partition} where image_id = %s"
+def stored_embeddings(database: Database, stored: StoredModel, images: Sequence[UUID]) -> dict[UUID, Embedding]:
+    """The vectors of images under a model; images that have none are missing."""
+    statement = f"select image_id, embedding from lookalike.{stored.view} where image_id = any(%s)"
     with database.transaction() as connection:
-        row = connection.execute(statement.encode(), [image_id], binary=True).fetchone()
-    return _embedding(stored.model, row[0]) if row else None
+        rows = connection.execute(statement.encode(), [list(images)], binary=True).fetchall()
+    return {image_id: _embedding(stored.model, vector) for image_id, vector in rows}
 
 
 def image_known_as(database: Database, *, uri: str | None = None, sha256: bytes | None = None) -> UUID | None:
@@ -42,23 +42,43 @@ def image_known_as(database: Database, *, uri: str | None = None, sha256: bytes 
     return row[0] if row else None
 
 
+def images_of_key(database: Database, key: str) -> list[UUID]:
+    """The images whose files have that key of their owner's."""
+    with database.transaction() as connection:
+        rows = connection.execute(
+            "select distinct image_id from lookalike.files where key = %s order by image_id", [key]
+        ).fetchall()
+    return [image_id for (image_id,) in rows]
+
+
 def image_exists(database: Database, image_id: UUID) -> bool:
     """Whether there is an image of that id, under whatever model."""
     with database.transaction() as connection:
         return connection.execute("select from lookalike.images where image_id = %s", [image_id]).fetchone() is not None
 
 
-def remembered_query(
-    database: Database, stored: StoredModel, kind: Literal["text", "image"], digest: bytes
-) -> Embedding | None:
-    """The embedding of a query that was asked before under this model, None if it was not."""
+def remembered_queries(
+    database: Database, stored: StoredModel, kind: Literal["text", "image"], digests: Sequence[bytes]
+) -> dict[bytes, Embedding]:
+    """The embeddings of those queries that were asked before under this model, by digest."""
     with database.transaction() as connection:
-        row = connection.execute(
-            "select embedding from lookalike.queries where model_id = %s and kind = %s and digest = %s",
-            [stored.model_id, kind, digest],
+        rows = connection.execute(
+            "select digest, embedding from lookalike.queries where model_id = %s and kind = %s and digest = any(%s)",
+            [stored.model_id, kind, list(digests)],
             binary=True,
-        ).fetchone()
-    return _embedding(stored.model, row[0]) if row else None
+        ).fetchall()
+    return {digest: _embedding(stored.model, vector) for digest, vector in rows}
+
+
+def remembered_texts(database: Database, model: str | None = None) -> list[RememberedText]:
+    """The texts that were embedded as queries, the latest first, under one model or under any."""
+    with database.transaction() as connection:
+        rows = connection.execute(
+            "select q.source, m.name, q.created_at from lookalike.queries q join lookalike.models m using (model_id)"
+            " where q.kind = 'text' and (%s::text is null or m.name = %s) order by q.created_at desc, q.source, m.name",
+            [model, model],
+        ).fetchall()
+    return [RememberedText(*row) for row in rows]
 
 
 def status(database: Database) -> Status:
