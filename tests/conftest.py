@@ -6,6 +6,7 @@ that tests may commit.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -15,19 +16,26 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+from uuid import UUID
 
 import numpy as np
+import numpy.typing as npt
 import psycopg
 import pytest
 from PIL import Image, ImageDraw
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.types.json import Jsonb
 
-from lookalike import Lookalike, Settings
+from lookalike import Lookalike, Model, Settings
 from lookalike.config import Secret
 from lookalike.emulator import Emulator
 from lookalike.store.database import Database
 from lookalike.store.embedded import EmbeddedServer
+from lookalike.store.models import add_model
+from lookalike.store.writing import half_vector
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 IN_CI = bool(os.environ.get("LOOKALIKE_CI"))
@@ -38,6 +46,7 @@ _OURS = ("LOOKALIKE_", "VISION_", "DATABASE_URL", "PG", "AZURE_", "IDENTITY_", "
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--write-expected", action="store_true", help="write the files of tests/expected anew")
+    parser.addoption("--through-pooler", action="store_true", help="put PgBouncer before the database")
 
 
 @pytest.fixture(autouse=True)
@@ -97,6 +106,70 @@ def make_database(server: EmbeddedServer) -> Iterator[MakeDatabase]:
             connection.execute(f"drop database {name} with (force)".encode())
 
 
+@dataclass(frozen=True)
+class Crowd:
+    """Many made-up vectors in a database that nobody writes to, as photos give them: some themes, and differences.
+
+    Attributes:
+        ids: the images, in the order of `vectors`, float16 ``(6000, 1024)`` as they are stored.
+        chance: a number from 0 to 1 for each; the files' metadata tell in which share of all files they are.
+    """
+
+    dsn: str
+    model: Model
+    ids: list[UUID]
+    vectors: npt.NDArray[np.float32]
+    chance: npt.NDArray[np.float64]
+
+    def by_cosine(self, query: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """The cosine similarity of each vector to `query`."""
+        a, b = self.vectors.astype(np.float64), query.astype(np.float16).astype(np.float64)
+        similarities: npt.NDArray[np.float64] = a @ b / np.linalg.norm(a, axis=1) / np.linalg.norm(b)
+        return similarities
+
+
+@pytest.fixture(scope="session")
+def crowd(server: EmbeddedServer, template: str) -> Iterator[Crowd]:
+    """6,000 images, searched by their index unless something says otherwise."""
+    count = 6000
+    random = np.random.default_rng(11)
+    themes = random.standard_normal((60, 1024))
+    theme = random.integers(0, 60, count)
+    vectors = (themes[theme] + 0.8 * random.standard_normal((count, 1024))).astype(np.float16).astype(np.float32)
+    chance = random.permutation(count) / count
+    model = Model("azure-vision/2023-04-15")
+    ids = [UUID(bytes=random.bytes(16)) for _ in range(count)]
+    with psycopg.connect(server.dsn, autocommit=True) as connection:
+        connection.execute(f"create database crowd template {template}".encode())
+        connection.execute("alter database crowd set hnsw.iterative_scan = 'strict_order'")
+    with Database(server.dsn_of("crowd")) as database:
+        with database.transaction() as connection:
+            add_model(connection, model)
+            connection.execute("drop index lookalike.embeddings_1_hnsw")
+            with connection.cursor().copy("copy lookalike.images (image_id) from stdin") as copy:
+                for image_id in ids:
+                    copy.write_row([image_id])
+            with connection.cursor().copy("copy lookalike.files (image_id, uri, key, metadata) from stdin") as copy:
+                for n, image_id in enumerate(ids):
+                    shares = [share for share in (50, 20, 4, 1, 0.1) if chance[n] < share / 100]
+                    told = {"n": n, "theme": int(theme[n]), "chance": float(chance[n]), "shares": shares}
+                    told |= {"seven": "yes"} if n % 857 == 3 else {}
+                    copy.write_row([image_id, f"https://crowd.example/{n:05}.jpg", f"sku-{n}", Jsonb(told)])
+            statement = "copy lookalike.embeddings_1 (image_id, model_id, embedding) from stdin (format binary)"
+            with connection.cursor().copy(statement) as copy:
+                copy.set_types(["uuid", "int4", "halfvec"])
+                for image_id, vector in zip(ids, vectors, strict=True):
+                    copy.write_row([image_id, 1, half_vector(vector)])
+            connection.execute(
+                "create index embeddings_1_hnsw on lookalike.embeddings_1 using hnsw (embedding halfvec_cosine_ops)"
+            )
+        with psycopg.connect(server.dsn_of("crowd"), autocommit=True) as vacuum:
+            vacuum.execute("vacuum analyze")
+    yield Crowd(server.dsn_of("crowd"), model, ids, vectors, chance)
+    with psycopg.connect(server.dsn, autocommit=True) as connection:
+        connection.execute("drop database crowd with (force)")
+
+
 @pytest.fixture
 def dsn(make_database: MakeDatabase, template: str) -> str:
     """A database of its own, with tables."""
@@ -117,10 +190,52 @@ def emulator() -> Iterator[Emulator]:
         yield service
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _pooler(request: pytest.FixtureRequest) -> Iterator[None]:
+    """PgBouncer in transaction mode between every `Lookalike` and the server, where that is asked for."""
+    if not request.config.getoption("--through-pooler"):
+        yield
+        return
+    program = shutil.which("pgbouncer") or pytest.fail("--through-pooler needs PgBouncer: apt install pgbouncer")
+    server: EmbeddedServer = request.getfixturevalue("server")
+    place = conninfo_to_dict(server.dsn)
+    folder = Path(tempfile.mkdtemp(prefix="lookalike-pooler-"))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    (folder / "pgbouncer.ini").write_text(
+        f"[databases]\n* = host={place['host']} port={place['port']} user={place['user']}\n"
+        f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = any\nunix_socket_dir =\n"
+        # few, so that two clients often get each other's session
+        "pool_mode = transaction\ndefault_pool_size = 2\nmax_client_conn = 200\n"
+    )
+    folder.chmod(0o755)
+    # it refuses to run as root
+    as_whom = ["-u", "nobody"] if os.geteuid() == 0 else []
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen([program, *as_whom, str(folder / "pgbouncer.ini")], stdout=log, stderr=log)
+    deadline = time.monotonic() + 20
+    while process.poll() is None and time.monotonic() < deadline:
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            break
+        time.sleep(0.05)
+    assert process.poll() is None, (folder / "log").read_text()
+    _POOLER.append(f"host=127.0.0.1 port={port}")
+    yield
+    _POOLER.clear()
+    process.terminate()
+    process.wait(20)
+    shutil.rmtree(folder)
+
+
+_POOLER: list[str] = []
+
+
 def settings_for(dsn: str, emulator: Emulator | None = None, model: str | None = None) -> Settings:
     """Settings that reach a test's database, emulator and web server, and do not wait for anybody's rate."""
     return Settings(
-        database_url=Secret(dsn),
+        database_url=Secret(make_conninfo(dsn, **conninfo_to_dict(_POOLER[0])) if _POOLER else dsn),
+        transaction_pooler=bool(_POOLER),
         model=model,
         vision_endpoint=emulator.url if emulator else None,
         vision_key=Secret("emulator") if emulator else None,

@@ -334,23 +334,8 @@ class Lookalike:
         searcher.require_vectors()  # before a call is spent on a query
         return searcher.search(searcher.queries(queries), scope)
 
-    def similar(
-        self, image: ImageQuery | None = None, *, key: str | None = None, **options: Unpack[SearchOptions]
-    ) -> Result:
-        """The images nearest to a picture; ``search(image=image)`` by its other name.
-
-        Args:
-            image: bytes, path, URL, or the URI, id or key of a stored image.
-            key: the key of a stored image, where it could be mistaken for something else.
-            options: see `SearchOptions`.
-
-        Raises:
-            ValueError: neither or both of `image` and `key` are given. Else as `search`.
-        """
-        if (image is None) == (key is None):
-            raise ValueError("give either an image or the key of one")
-        if key is not None:
-            (image,) = self._searcher(options.get("model")).of_key(key).images
+    def similar(self, image: ImageQuery, **options: Unpack[SearchOptions]) -> Result:
+        """The images nearest to a picture; ``search(image=image)`` by its other name."""
         return self.search(image=image, **options)
 
     def similar_many(self, images: Sequence[ImageQuery], **options: Unpack[SearchOptions]) -> list[Result]:

@@ -37,8 +37,10 @@ from lookalike.types import Embedding, ImageInput, Result
 from lookalike.uris import as_uuid, path_of, redacted, uri_of, without_secrets
 
 ImageQuery: TypeAlias = bytes | str | os.PathLike[str] | UUID
-"""A picture to search with: its bytes, a path, a URL, or the URI, the id or the key of a stored image."""
+"""A picture to search with: its bytes, a path, a URL, or the URI, the id or the key of a stored image. A key that could
+be mistaken for something else is written ``key:…``."""
 
+_KEY = "key:"
 _NOT_FOR_LACK_OF_IT = ("too-many-bytes", "forbidden-address")
 _NOWHERE = 1e-4
 """Shorter than this, against the length of its parts, a mix is what rounding left of them."""
@@ -284,6 +286,7 @@ class Searcher:
         if isinstance(thing, str):
             is_image = (
                 as_uuid(thing) is not None
+                or thing.startswith(_KEY)
                 or self.reader.is_remote(thing)
                 or path_of(thing) is not None
                 or os.path.isfile(thing)
@@ -416,6 +419,8 @@ class Searcher:
         if isinstance(image, bytes):
             return self._picture(image, "a picture", None)
         name = str(image) if isinstance(image, UUID) else os.fspath(image)
+        if name.startswith(_KEY):
+            return self.of_key(name.removeprefix(_KEY))
         if self.reader.is_remote(name):
             place = without_secrets(name)
             known = image_known_as(self.database, uri=place)

@@ -93,7 +93,7 @@ MinusOption = Annotated[
 def search(
     query: Annotated[
         list[str] | None,
-        typer.Argument(metavar="QUERY…", help="What to look for: words, or a mix.", show_default=False),
+        typer.Argument(metavar="QUERY", help="What to look for: words, or a mix.", show_default=False),
     ] = None,
     plus: PlusOption = None,
     minus: MinusOption = None,
@@ -114,9 +114,12 @@ def search(
 ) -> None:
     """Find pictures by words, or by a mix of words and pictures, nearest first.
 
-    A mix has + or - between its parts, with spaces around: "beach + ./photo.jpg - 2:people" is like beach and like the
-    photo, and twice as much unlike people. Similarities compare the hits of one search; they do not compare across
-    searches.
+    A mix has + or - between its parts, with spaces around:
+    "beach + ./photo.jpg - 2:people" is like beach and like the photo, and
+    twice as much unlike people. Parts are words, files, URLs, ids of images,
+    and key:… for the picture with that key.
+
+    Similarities compare the hits of one search, not those of two.
     """
     with open_library(allow_host or ()) as images:
         parts = images.mix(" ".join(query or ()), plus=plus or (), minus=minus or (), model=model)

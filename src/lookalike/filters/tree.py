@@ -18,8 +18,8 @@ import numpy as np
 from lookalike.errors import InvalidFilter
 from lookalike.uris import uri_of, without_secrets
 
-Scalar: TypeAlias = str | int | float | bool | datetime | None
-"""What a condition compares with; only ``created_at`` and ``seen_at`` compare with a datetime."""
+Scalar: TypeAlias = str | int | float | bool | date | None
+"""What a condition compares with; dates in metadata are texts in ISO form."""
 
 Comparison: TypeAlias = Literal["=", "<", "<=", ">", ">="]
 COMPARISONS: tuple[Comparison, ...] = ("=", "<", "<=", ">", ">=")

@@ -141,7 +141,7 @@ class Conditions:
             raise InvalidFilter(f"The select to search among cannot be read: {error}") from None
         for name, value in values.items():
             # the members of an `in` list are bound one by one, under the list's name and a number
-            bound = compiled.binds.get(name) or compiled.binds[name.rpartition("_")[0]]
+            bound = compiled.binds[name if name in compiled.binds else name.rpartition("_")[0]]
             process = bound.type.dialect_impl(dialect).bind_processor(dialect)
             self.parameters[f"own_{name}"] = process(value) if process else value
         text = _PLACEHOLDER.sub(lambda match: f"%(own_{match[1]})s" if match[1] else match[0], str(compiled))
