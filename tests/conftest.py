@@ -26,6 +26,7 @@ from PIL import Image, ImageDraw
 from lookalike import Lookalike, Settings
 from lookalike.config import Secret
 from lookalike.emulator import Emulator
+from lookalike.store import schema
 from lookalike.store.database import Database
 from lookalike.store.embedded import EmbeddedServer
 
@@ -85,10 +86,11 @@ def make_database(server: EmbeddedServer) -> Iterator[MakeDatabase]:
         statement = f"create database {name}" + (f" template {template}" if template else "")
         with psycopg.connect(server.dsn, autocommit=True) as connection:
             connection.execute(statement.encode())
-            if template is not None:
-                # a clone carries the tables, but not the defaults that belong to the database itself
-                connection.execute(f"alter database {name} set hnsw.iterative_scan = 'strict_order'".encode())
         made.append(name)
+        if template is not None:
+            # a clone carries the tables, but not the defaults that belong to the database itself
+            with psycopg.connect(server.dsn_of(name), autocommit=True) as connection:
+                schema.let_plain_sql_tell_the_truth(connection)
         return server.dsn_of(name)
 
     yield make
