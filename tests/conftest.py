@@ -86,11 +86,11 @@ def make_database(server: EmbeddedServer) -> Iterator[MakeDatabase]:
         statement = f"create database {name}" + (f" template {template}" if template else "")
         with psycopg.connect(server.dsn, autocommit=True) as connection:
             connection.execute(statement.encode())
+            if template is not None:
+                # a clone carries the tables, but not the defaults that belong to the database itself
+                for parameter in schema.DEFAULTS:
+                    connection.execute(schema.default_statement(name, parameter))
         made.append(name)
-        if template is not None:
-            # a clone carries the tables, but not the defaults that belong to the database itself
-            with psycopg.connect(server.dsn_of(name), autocommit=True) as connection:
-                schema.let_plain_sql_tell_the_truth(connection)
         return server.dsn_of(name)
 
     yield make

@@ -52,10 +52,14 @@ class Big:
         """The rows of `vectors` by image."""
         return {image: number for number, image in enumerate(self.ids)}
 
+    @functools.cached_property
+    def lengths(self) -> npt.NDArray[np.float64]:
+        """Of every vector."""
+        return np.asarray(np.linalg.norm(self.vectors, axis=1))
+
     def similarities(self, query: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Of every image to `query`, in the order of `ids`."""
-        lengths = np.linalg.norm(self.vectors, axis=1) * np.linalg.norm(query)
-        return np.asarray(self.vectors @ query / lengths)
+        return np.asarray(self.vectors @ query / (self.lengths * np.linalg.norm(query)))
 
     def check(self, found: Sequence[tuple[Any, ...]], query: npt.NDArray[np.float64], wanted: Sequence[int]) -> float:
         """Check ids and similarities, best first, of some of the `wanted` images; returns their recall."""

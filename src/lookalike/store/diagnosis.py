@@ -78,7 +78,7 @@ def _plain_sql(connection: psycopg.Connection) -> Finding:
         detail = f"{' and '.join(lacking)} not set: ORDER BY … LIMIT with a condition may give too few rows."
     if lacking:
         remedies = [
-            schema.default_statement(connection, name).as_string(connection) + ";"
+            schema.default_statement(connection.info.dbname, name).as_string(connection) + ";"
             for name in lacking
             if found.get(name) != schema.DEFAULTS[name]
         ]

@@ -130,18 +130,15 @@ def let_plain_sql_tell_the_truth(connection: psycopg.Connection) -> None:
             # the parameters exist in a session once the library is loaded, which using a type does
             connection.execute(f"select '[1]'::{vector_schema}.halfvec".encode())
             for name in sorted(missing):
-                connection.execute(default_statement(connection, name))
+                connection.execute(default_statement(connection.info.dbname, name))
     except psycopg.errors.InsufficientPrivilege:
         return  # only the database's owner may
 
 
-def default_statement(connection: psycopg.Connection, name: str) -> sql.Composed:
-    """The statement that sets one of `DEFAULTS` for the database."""
-    return sql.SQL("alter database {} set {} = {}").format(
-        sql.Identifier(connection.info.dbname),
-        sql.SQL(name),
-        sql.Literal(DEFAULTS[name]),
-    )
+def default_statement(database: str, name: str) -> sql.Composed:
+    """The statement that sets one of `DEFAULTS` for a database."""
+    value = sql.Literal(DEFAULTS[name])
+    return sql.SQL("alter database {} set {} = {}").format(sql.Identifier(database), sql.SQL(name), value)
 
 
 def repeatable_files() -> list[Path]:
