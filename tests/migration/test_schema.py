@@ -13,6 +13,7 @@ from alembic.script import ScriptDirectory
 from lookalike import DatabaseError, Lookalike, SchemaOutOfDate, UnsupportedDatabase
 from lookalike.store import schema
 from lookalike.store.database import Database
+from lookalike.store.diagnosis import Finding, diagnose
 
 from ..conftest import REPOSITORY, MakeDatabase, settings_for
 
@@ -102,6 +103,21 @@ def test_plain_sql_is_complete_by_default_unless_somebody_chose_otherwise(make_d
     with psycopg.connect(dsn) as connection:
         chosen = {"hnsw.iterative_scan": "off", "hnsw.ef_search": "77"}
         assert schema.defaults(connection) == schema.DEFAULTS | chosen
+
+
+def test_a_default_that_is_missing_is_named_with_its_remedy(dsn: str) -> None:
+    def plain_sql() -> Finding:
+        (found,) = [finding for finding in diagnose(settings_for(dsn)) if finding.subject == "plain SQL"]
+        return found
+
+    assert plain_sql().level == "ok"
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(f"alter database {connection.info.dbname} reset hnsw.max_scan_tuples".encode())
+        found = plain_sql()
+        assert found.level == "warn"
+        assert "hnsw.max_scan_tuples not set" in found.detail
+        connection.execute(found.remedy.removeprefix("As the owner, run: ").encode())
+    assert plain_sql().level == "ok"
 
 
 def test_an_old_extension_is_explained(make_database: MakeDatabase) -> None:
