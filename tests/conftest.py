@@ -32,6 +32,7 @@ from psycopg.types.json import Jsonb
 from lookalike import Lookalike, Model, Settings
 from lookalike.config import Secret
 from lookalike.emulator import Emulator
+from lookalike.store import schema
 from lookalike.store.database import Database
 from lookalike.store.embedded import EmbeddedServer
 from lookalike.store.models import add_model
@@ -96,7 +97,8 @@ def make_database(server: EmbeddedServer) -> Iterator[MakeDatabase]:
             connection.execute(statement.encode())
             if template is not None:
                 # a clone carries the tables, but not the defaults that belong to the database itself
-                connection.execute(f"alter database {name} set hnsw.iterative_scan = 'strict_order'".encode())
+                for parameter in schema.DEFAULTS:
+                    connection.execute(schema.default_statement(name, parameter))
         made.append(name)
         return server.dsn_of(name)
 

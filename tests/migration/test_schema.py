@@ -10,9 +10,10 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
-from lookalike import Lookalike, SchemaOutOfDate, UnsupportedDatabase
+from lookalike import DatabaseError, Lookalike, SchemaOutOfDate, UnsupportedDatabase
 from lookalike.store import schema
 from lookalike.store.database import Database
+from lookalike.store.diagnosis import Finding, diagnose
 
 from ..conftest import REPOSITORY, MakeDatabase, settings_for
 
@@ -93,12 +94,30 @@ def test_plain_sql_is_complete_by_default_unless_somebody_chose_otherwise(make_d
     with Database(dsn) as database:
         database.upgrade()
     with psycopg.connect(dsn, autocommit=True) as connection:
-        assert schema.iterative_scan(connection) == "strict_order"
+        assert schema.defaults(connection) == schema.DEFAULTS
         connection.execute(f"alter database {connection.info.dbname} set hnsw.iterative_scan = 'off'".encode())
+        connection.execute(f"alter database {connection.info.dbname} set hnsw.ef_search = '77'".encode())
+        connection.execute(f"alter database {connection.info.dbname} reset hnsw.max_scan_tuples".encode())
     with Database(dsn) as database:
         database.upgrade()
     with psycopg.connect(dsn) as connection:
-        assert schema.iterative_scan(connection) == "off"
+        chosen = {"hnsw.iterative_scan": "off", "hnsw.ef_search": "77"}
+        assert schema.defaults(connection) == schema.DEFAULTS | chosen
+
+
+def test_a_default_that_is_missing_is_named_with_its_remedy(dsn: str) -> None:
+    def plain_sql() -> Finding:
+        (found,) = [finding for finding in diagnose(settings_for(dsn)) if finding.subject == "plain SQL"]
+        return found
+
+    assert plain_sql().level == "ok"
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(f"alter database {connection.info.dbname} reset hnsw.max_scan_tuples".encode())
+        found = plain_sql()
+        assert found.level == "warn"
+        assert "hnsw.max_scan_tuples not set" in found.detail
+        connection.execute(found.remedy.removeprefix("As the owner, run: ").encode())
+    assert plain_sql().level == "ok"
 
 
 def test_an_old_extension_is_explained(make_database: MakeDatabase) -> None:
@@ -130,7 +149,7 @@ def test_an_extension_that_may_not_be_made_is_explained(make_database: MakeDatab
         with Database(f"{dsn} user=r_{name}") as database:
             database.upgrade()
             with database.transaction() as connection:
-                assert schema.iterative_scan(connection) == "strict_order"
+                assert schema.defaults(connection) == schema.DEFAULTS
                 connection.execute("select lookalike.add_model('test/one', 'test', 'one')")
     finally:
         with psycopg.connect(dsn, autocommit=True) as connection:
@@ -148,7 +167,7 @@ def test_a_model_gets_its_rooms_once(database: Database) -> None:
         again = connection.execute(
             "select lookalike.add_model('azure-vision/2023-04-15', 'azure-vision', '2023-04-15')"
         )
-        other = connection.execute("select lookalike.add_model('Azure-Vision/2023.04.15', 'a', 'b')")
+        other = connection.execute("select lookalike.add_model('azure-vision/2023.04.15', 'a', 'b')")
         assert (first.fetchone(), again.fetchone(), other.fetchone()) == ((1,), (1,), (2,))
         views = connection.execute("select view_name, state from lookalike.models order by model_id").fetchall()
     assert views[0] == ("azure_vision_2023_04_15", "active")
@@ -158,10 +177,29 @@ def test_a_model_gets_its_rooms_once(database: Database) -> None:
 
 def test_a_view_never_takes_the_name_of_a_table(database: Database) -> None:
     with database.transaction() as connection:
-        connection.execute("select lookalike.add_model('images', 'a', 'b')")
+        connection.execute("select lookalike.add_model('active/embeddings', 'a', 'b')")
         row = connection.execute("select view_name from lookalike.models").fetchone()
     assert row is not None
-    assert row[0].startswith("images_")
+    assert row[0].startswith("active_embeddings_")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ("null, 'a', 'b'", "null is not the name of a model"),
+        ("'images', 'a', 'b'", "'images' is not the name"),
+        ("'a/b\n', 'a', 'b'", "is not the name"),
+        ("'a/latest+x', 'a', 'latest'", "is not the name"),
+        ("'a/b', 'a', 'b', 0", "1 to 1024 dimensions, not 0"),
+        ("'a/b', 'a', 'b', 1025", "1 to 1024 dimensions, not 1025"),
+        ("'a/b', 'a', 'b', 8, '[]'", "JSON object"),
+    ],
+)
+def test_what_is_no_model_is_not_made(database: Database, arguments: str, complaint: str) -> None:
+    with pytest.raises(DatabaseError, match=complaint), database.transaction() as connection:
+        connection.execute(f"select lookalike.add_model({arguments})".encode())
+    with database.transaction() as connection:
+        assert connection.execute("select count(*) from lookalike.models").fetchone() == (0,)
 
 
 def test_the_shape_is_the_expected_one(database: Database, request: pytest.FixtureRequest) -> None:

@@ -16,6 +16,7 @@ from lookalike.emulator import Emulator, parse_fault
 from lookalike.errors import ConfigurationError
 from lookalike.store.database import Database
 from lookalike.store.embedded import EmbeddedServer
+from lookalike.store.rights import grant as grant_rights
 
 db = typer.Typer(no_args_is_help=True, help="The database: the private server, or one of your own.")
 
@@ -53,6 +54,29 @@ def upgrade() -> None:
     with Database.open(settings(), checked=False, announce=say) as database:
         database.upgrade()
         say(f"{database.place} is up to date.")
+
+
+@db.command()
+def grant(
+    reader: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ROLE", help="May search and read, not the vectors of all models at once; repeatable."),
+    ] = None,
+    writer: Annotated[
+        list[str] | None, typer.Option(metavar="ROLE", help="May also ingest and delete; repeatable.")
+    ] = None,
+) -> None:
+    """Let roles of your own read or write. Needed once: later models and versions reach them by themselves.
+
+    Roles are made by you: create role anna login. Run this as the owner of the tables.
+    """
+    readers, writers = reader or [], writer or []
+    with Database.open(settings(), announce=say) as database:
+        with database.transaction() as connection:
+            grant_rights(connection, readers=readers, writers=writers)
+        for roles, what in ((readers, "read"), (writers, "read and write")):
+            if roles:
+                say(f"{', '.join(roles)} may {what} in {database.place}.")
 
 
 def emulator(

@@ -66,16 +66,30 @@ def _tables(connection: psycopg.Connection) -> Iterator[Finding]:
 
 
 def _plain_sql(connection: psycopg.Connection) -> Finding:
-    value = schema.iterative_scan(connection)
-    if value in ("strict_order", "relaxed_order"):
-        return Finding("ok", "plain SQL", f"hnsw.iterative_scan = {value}: LIMIT gives as many rows as exist")
-    return Finding(
-        "warn",
-        "plain SQL",
-        f"hnsw.iterative_scan is {value or 'not set'}: ORDER BY … LIMIT in plain SQL may give too few rows. "
-        "Searches of the library and the command line are not affected.",
-        f"As the owner, run: alter database \"{connection.info.dbname}\" set hnsw.iterative_scan = 'strict_order';",
-    )
+    found = schema.defaults(connection)
+    if found.get("hnsw.iterative_scan") not in ("strict_order", "relaxed_order"):
+        lacking = list(schema.DEFAULTS)
+        detail = (
+            f"hnsw.iterative_scan is {found.get('hnsw.iterative_scan', 'not set')}: ORDER BY … LIMIT in plain SQL may "
+            "give too few rows."
+        )
+    else:
+        lacking = [name for name in schema.DEFAULTS if name not in found]
+        detail = f"{' and '.join(lacking)} not set: ORDER BY … LIMIT with a condition may give too few rows."
+    if lacking:
+        remedies = [
+            schema.default_statement(connection.info.dbname, name).as_string(connection) + ";"
+            for name in lacking
+            if found.get(name) != schema.DEFAULTS[name]
+        ]
+        return Finding(
+            "warn",
+            "plain SQL",
+            f"{detail} Searches of the library, the command line and the SQL functions are not affected.",
+            f"As the owner, run: {' '.join(remedies)}",
+        )
+    chosen = ", ".join(f"{name} = {found[name]}" for name in schema.DEFAULTS)
+    return Finding("ok", "plain SQL", f"LIMIT gives as many rows as exist ({chosen})")
 
 
 def _disk(settings: Settings) -> Iterator[Finding]:

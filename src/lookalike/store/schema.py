@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 
@@ -10,12 +11,20 @@ from psycopg import sql
 from sqlalchemy import Connection
 
 from lookalike.errors import SchemaOutOfDate, UnsupportedDatabase
+from lookalike.store import rights
 
-HEAD = "0002"
+HEAD = "0003"
 """The revision that this version of Lookalike works with."""
 
 LEAST_POSTGRESQL = 15
 LEAST_PGVECTOR = (0, 8, 0)
+
+DEFAULTS = {
+    "hnsw.iterative_scan": "strict_order",
+    "hnsw.max_scan_tuples": "2147483647",
+    "hnsw.scan_mem_multiplier": "16",
+}
+"""What a database is told so that plain ``ORDER BY … LIMIT`` is complete: docs/decisions/0008."""
 
 _UPGRADE_LOCK = "lookalike.upgrade"
 
@@ -27,7 +36,7 @@ _REMEDIES = """\
 
 
 def upgrade(connection: Connection) -> None:
-    """Bring a database up to date: extension, pending revisions, then every repeatable SQL file.
+    """Bring a database up to date: extension, pending revisions, then every repeatable SQL file, rights and defaults.
 
     Runs in the caller's transaction. Safe to call from several processes at once, and again at any time.
 
@@ -50,10 +59,13 @@ def upgrade(connection: Connection) -> None:
     config.set_main_option("script_location", str(_migrations()).replace("%", "%%"))
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
+    # a function may be told to set parameters of the library, once that is loaded
+    driver.execute(f"select '[1]'::{vector_schema}.halfvec".encode())
     for path in repeatable_files():
         # straight through the driver and without parameters, so that '%' in PL/pgSQL stays what it is
         driver.execute(path.read_text(encoding="utf-8").replace("@extschema:vector@", vector_schema).encode())
-    _let_plain_sql_tell_the_truth(driver, vector_schema)
+    rights.renew(driver)
+    let_plain_sql_tell_the_truth(driver)
 
 
 def check(connection: psycopg.Connection) -> None:
@@ -94,16 +106,39 @@ def extension(connection: psycopg.Connection) -> tuple[str, str] | None:
     return (row[0], row[1]) if row else None
 
 
-def iterative_scan(connection: psycopg.Connection) -> str | None:
-    """The database's own default of ``hnsw.iterative_scan``, None where it has none."""
-    row = connection.execute(
-        "select substr(setting, length('hnsw.iterative_scan=') + 1) from pg_db_role_setting s"
+def defaults(connection: psycopg.Connection) -> Mapping[str, str]:
+    """The database's own defaults of pgvector's parameters, by name; those that it has."""
+    rows = connection.execute(
+        "select split_part(setting, '=', 1), substr(setting, strpos(setting, '=') + 1) from pg_db_role_setting s"
         " cross join unnest(setconfig) setting"
-        " where setrole = 0 and setting like 'hnsw.iterative_scan=%%'"
+        " where setrole = 0 and setting like 'hnsw.%%'"
         "   and setdatabase = (select oid from pg_database where datname = current_database())",
         [],
-    ).fetchone()
-    return str(row[0]) if row else None
+    )
+    return dict(rows.fetchall())
+
+
+def let_plain_sql_tell_the_truth(connection: psycopg.Connection) -> None:
+    """Make plain ``ORDER BY … LIMIT`` complete by default: pgvector otherwise stops at 40 rows, or at 20,000 visited.
+
+    A value that somebody set for this database stays, also ``off``. Where we may not set it, `doctor` says so.
+    """
+    _, vector_schema = extension(connection) or ("", "public")
+    missing = DEFAULTS.keys() - defaults(connection).keys()
+    try:
+        with connection.transaction():
+            # the parameters exist in a session once the library is loaded, which using a type does
+            connection.execute(f"select '[1]'::{vector_schema}.halfvec".encode())
+            for name in sorted(missing):
+                connection.execute(default_statement(connection.info.dbname, name))
+    except psycopg.errors.InsufficientPrivilege:
+        return  # only the database's owner may
+
+
+def default_statement(database: str, name: str) -> sql.Composed:
+    """The statement that sets one of `DEFAULTS` for a database."""
+    value = sql.Literal(DEFAULTS[name])
+    return sql.SQL("alter database {} set {} = {}").format(sql.Identifier(database), sql.SQL(name), value)
 
 
 def repeatable_files() -> list[Path]:
@@ -187,22 +222,3 @@ def _create_as_azure_does(connection: psycopg.Connection, refused: psycopg.Error
         f"Have an administrator run: create extension vector;  If the server does not carry it:\n"
         f"{_REMEDIES.format(major=major)}"
     ) from refused
-
-
-def _let_plain_sql_tell_the_truth(connection: psycopg.Connection, vector_schema: str) -> None:
-    """Make plain ``ORDER BY … LIMIT`` complete by default: pgvector otherwise stops at 40 rows.
-
-    A value that somebody set for this database stays, also ``off``.
-    """
-    if iterative_scan(connection) is not None:
-        return
-    name = connection.info.dbname
-    try:
-        with connection.transaction():
-            # the parameter exists in a session once the library is loaded, which using a type does
-            connection.execute(f"select '[1]'::{vector_schema}.halfvec".encode())
-            connection.execute(
-                sql.SQL("alter database {} set hnsw.iterative_scan = 'strict_order'").format(sql.Identifier(name))
-            )
-    except psycopg.errors.InsufficientPrivilege:
-        return  # only the database's owner may; `doctor` says so
