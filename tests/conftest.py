@@ -211,8 +211,8 @@ def _pooler(request: pytest.FixtureRequest) -> Iterator[None]:
         "pool_mode = transaction\ndefault_pool_size = 2\nmax_client_conn = 200\n"
     )
     folder.chmod(0o755)
-    # it refuses to run as root
-    as_whom = ["-u", "nobody"] if os.geteuid() == 0 else []
+    # it refuses to run as root, and must reach the server's socket
+    as_whom = ["-u", Path(str(place["host"])).owner()] if os.geteuid() == 0 else []
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen([program, *as_whom, str(folder / "pgbouncer.ini")], stdout=log, stderr=log)
     deadline = time.monotonic() + 20

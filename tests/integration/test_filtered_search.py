@@ -251,7 +251,7 @@ def test_hostile_filters_change_nothing_and_raise_only_our_errors(gallery: Looka
         raised = answered = 0
         for _ in range(500):
             key, nested, value = ("".join(random.choices(NASTY, k=random.randint(1, 2))) for _ in range(3))
-            given: list[object] = [
+            given: list[Any] = [
                 {key: value},
                 {key: {nested: [value, 1]}},
                 f"{key}={value}",

@@ -26,6 +26,7 @@ from lookalike.store.database import Database
 from lookalike.store.models import add_model
 from lookalike.store.nearest import nearest
 from lookalike.store.reading import model_to_search
+from lookalike.store.rights import grant
 from lookalike.store.writing import NewFile, Place, write_files
 from lookalike.types import Content, Embedding, Model
 
@@ -407,8 +408,7 @@ def test_a_reader_without_the_right_to_write_can_still_search(dsn: str, emulator
     with psycopg.connect(dsn, autocommit=True) as connection:
         role = f"reader_{connection.info.dbname}"
         connection.execute(f"create role {role} login".encode())
-        connection.execute(f"grant usage on schema lookalike to {role}".encode())
-        connection.execute(f"grant select on all tables in schema lookalike to {role}".encode())
+        grant(connection, readers=[role])
     try:
         with Lookalike.open(settings_for(f"{dsn} user={role}", emulator)) as images:
             assert len(images.search("a blue house")) == 10

@@ -159,7 +159,7 @@ as $$
 declare
     -- a page holds three vectors; unlike statistics, the size is never out of date
     rows  constant double precision := pg_relation_size('lookalike.embeddings_' || candidates.model_id) / 2700.0;
-    most  constant integer := greatest(1000, least(1e6, sqrt(10.0 * k * rows)));
+    most  constant integer := greatest(1000, least(1e6, sqrt(10.0 * (k + greatest(50, 2 * k::bigint)) * rows)));
     matching uuid[];
 begin
     if among is not null and cardinality(among) <= most then
@@ -218,8 +218,11 @@ as $$
 declare
     room   constant text := 'lookalike.embeddings_' || nearest.model_id;
     bytes  constant bigint := pg_relation_size(room);
-    -- the index compares rounded, normalised vectors: neighbours closer than 1e-4 may swap and fall over the edge
-    margin constant bigint := k::bigint + greatest(10, k / 10) + (leave_out is not null)::integer;
+    -- The index compares rounded, normalised vectors: neighbours closer than 1e-4 may swap and fall over the edge. A
+    -- walk past what a condition refuses gives what it comes upon, the nearest not always first.
+    margin constant bigint := k::bigint + (leave_out is not null)::integer
+                              + case when filter is null and among is null then greatest(10, k / 10)
+                                     else greatest(50, 2 * k::bigint) end;
     among_ constant text := case when among is null then '' else ' and coalesce(e.image_id = any ($4), false)' end;
     seen   bigint;
     ids       uuid[];
@@ -232,7 +235,7 @@ begin
        and (select x.indisvalid from pg_index x where x.indexrelid = to_regclass(room || '_hnsw')) then
         -- a walk that has seen so many is dearer than comparing all
         seen := greatest(20000, 4 * margin, bytes / 2700 / 8);
-        perform set_config('hnsw.ef_search', least(greatest(100, 2 * margin), 1000)::text, true),
+        perform set_config('hnsw.ef_search', least(greatest(100, 3 * margin), 1000)::text, true),
                 set_config('hnsw.max_scan_tuples', least(seen, 2147483647)::text, true),
                 set_config('hnsw.scan_mem_multiplier',
                            least(1000, ceil(1 + seen * 300.0 / pg_size_bytes(current_setting('work_mem'))))::text,

@@ -241,6 +241,7 @@ class _Plan:
             "hnsw.max_scan_tuples": max(_LEAST_WALK, 4 * walk),
             "hnsw.scan_mem_multiplier": 16,
             "enable_seqscan": "off",
+            "enable_sort": "off",
             # the price of what is switched off would have it compiled
             "jit": "off",
             # how many files match is not the same for every value
@@ -277,10 +278,10 @@ class _Plan:
         return self._statement(
             conditions.tables,
             f"""
-            select e.image_id, {self._distance} as distance
+            select e.image_id, {self._defeated} as distance
               from lookalike.{self._stored.view} e
              where exists (select from lookalike.files f where f.image_id = e.image_id{match}){self._page}
-             order by {self._defeated}, e.image_id
+             order by distance, e.image_id
              limit %(all)s
             """,
             by_comparing_all="true",
@@ -291,7 +292,7 @@ class _Plan:
             return self._statement(
                 "",
                 f"""
-                select e.image_id, {self._distance} as distance
+                select e.image_id, {self._defeated} as distance
                   from lookalike.{self._stored.view} e
                  where true{self._page}
                  order by {self._distance}
@@ -309,13 +310,13 @@ class _Plan:
                 select count(*) <= %(most)s as yes from matching
             ), """,
             f"""
-            (select e.image_id, {self._distance} as distance
+            (select e.image_id, {self._defeated} as distance
                from lookalike.{self._stored.view} e
               where (select yes from few) and e.image_id in (select image_id from matching){self._page}
-              order by {self._defeated}, e.image_id
+              order by distance, e.image_id
               limit %(all)s)
              union all
-            (select e.image_id, {self._distance} as distance
+            (select e.image_id, {self._defeated} as distance
                from lookalike.{self._stored.view} e
               where not (select yes from few)
                 and (select true from lookalike.files f where f.image_id = e.image_id and {match} limit 1){self._page}
@@ -356,7 +357,8 @@ class _Plan:
 
     @property
     def _defeated(self) -> str:
-        """The distance as an expression that the index does not hold, so that the planner cannot use it."""
+        """The distance as an expression that the index does not hold. The planner cannot use the index to sort by it,
+        nor take the index at its word that what a relaxed scan gives is sorted already."""
         return f"{self._distance} + 0"
 
     @property

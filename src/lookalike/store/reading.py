@@ -63,11 +63,12 @@ def remembered_queries(
     """The embeddings of those queries that were asked before under this model, by digest."""
     with database.transaction() as connection:
         rows = connection.execute(
-            "select digest, embedding from lookalike.queries where model_id = %s and kind = %s and digest = any(%s)",
-            [stored.model_id, kind, list(digests)],
+            # readers have no right on the table itself, in which the vectors of all models lie
+            "select digest, lookalike.known_query(%s, %s, digest) from unnest(%s::bytea[]) digest",
+            [stored.model.name, kind, list(digests)],
             binary=True,
         ).fetchall()
-    return {digest: _embedding(stored.model, vector) for digest, vector in rows}
+    return {digest: _embedding(stored.model, vector) for digest, vector in rows if vector is not None}
 
 
 def remembered_texts(database: Database, model: str | None = None) -> list[RememberedText]:
