@@ -19,21 +19,28 @@ from lookalike.errors import (
 )
 from lookalike.lookalike import Lookalike
 from lookalike.types import (
+    BuildProgress,
     Deleted,
     Embedding,
     Failure,
     File,
     Hit,
+    ImportReport,
+    IndexBuild,
+    IndexRecall,
+    IndexStatus,
     IngestPlan,
     IngestReport,
     Model,
     ModelStatus,
     Price,
+    RecallAt,
     Result,
     Status,
 )
 
 __all__ = [
+    "BuildProgress",
     "ConfigurationError",
     "ContractBroken",
     "CredentialsRefused",
@@ -45,6 +52,10 @@ __all__ = [
     "File",
     "Hit",
     "ImageNotFound",
+    "ImportReport",
+    "IndexBuild",
+    "IndexRecall",
+    "IndexStatus",
     "IngestPlan",
     "IngestReport",
     "Interrupted",
@@ -55,6 +66,7 @@ __all__ = [
     "ModelMismatch",
     "ModelStatus",
     "Price",
+    "RecallAt",
     "Result",
     "SchemaOutOfDate",
     "ServiceError",
