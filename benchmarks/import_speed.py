@@ -3,8 +3,8 @@
 
     .venv/bin/python benchmarks/import_speed.py [ROWS]
 
-Imports a tenth of ROWS (by default 20,000) and then ROWS clustered vectors as ``.npz`` and as CSV, each into a library of
-its own. Prints seconds with the index, the largest resident size, and the time of importing the same file again.
+Imports a tenth of ROWS (by default 20,000) and then ROWS clustered vectors as ``.npz`` and as CSV, each into a library
+of its own. Prints seconds with the index, the largest resident size, and the time of importing the same file again.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ _MOST_MEMORY = 2047 << 30
 _TICK_SECONDS = 0.25
 _SWAP_LOCK_TIMEOUT = "1s"
 _SWAP_SECONDS = 300.0
+_CLEANING_LOCK_TIMEOUT = "3s"
 _SWAP_PAUSE = 0.5
 _ROWS_PER_WORKER = 5_000
 _UNITS = {"kb": 1 << 10, "mb": _MIB, "gb": 1 << 30, "tb": 1 << 40}
@@ -109,10 +110,10 @@ def build_index(
         fresh = f"{stored.index}_new"
         adopted = before.left_overs.get(fresh, False)
         removed = [name for name in before.left_overs if not (adopted and name == fresh)]
-        for name in removed:
-            _drop_concurrently(session, name)
         build = replace(build, removed=tuple(removed))
         try:
+            for name in removed:
+                _run(database, session, stored, _dropping(name), None, stop)
             if adopted:
                 note = "It was complete already, but had not taken the place of the one before."
                 build = replace(build, notes=(*build.notes, note))
@@ -121,8 +122,10 @@ def build_index(
                 build = _build(database, session, stored, fresh, chosen, build, progress, stop)
             _swap(session, stored, fresh, stop)
         except _Stopped:
-            _drop_concurrently(session, fresh)
-            return replace(build, stopped="interrupted", seconds=time.monotonic() - began)
+            notes = build.notes
+            if not _removed(session, fresh):
+                notes = (*notes, f"Others use the table just now, so that {fresh} stays; the next build removes it.")
+            return replace(build, notes=notes, stopped="interrupted", seconds=time.monotonic() - began)
         size = session.execute("select pg_relation_size(to_regclass(%s))", [_qualified(stored.index)]).fetchone()
     return replace(build, index_bytes=size[0] if size else 0, seconds=time.monotonic() - began)
 
@@ -330,21 +333,20 @@ def _build(
         f" using hnsw (embedding {database.vector_schema}.halfvec_cosine_ops) with ({', '.join(options)})"
     )
     try:
-        _run(database, session, stored, statement, build.workers, progress, stop)
+        _limit_workers(session, build.workers)
+        _run(database, session, stored, statement, progress, stop)
     except (psycopg.errors.DiskFull, psycopg.errors.OutOfMemory, psycopg.errors.InsufficientResources) as error:
-        _drop_concurrently(session, fresh)
+        _removed(session, fresh)
         # the segment's name stands in the message in whatever language
         if build.workers == 0 or not re.search(r"shared memory|PostgreSQL\.[0-9]|pg_dynshmem", str(error)):
             raise
         note = "The server has too little shared memory (/dev/shm) for several workers, so one process built it alone."
         build = replace(build, workers=0, notes=(*build.notes, note))
         overflowed.clear()
-        _run(database, session, stored, statement, 0, progress, stop)
-    except _Stopped:
-        raise
+        _limit_workers(session, 0)
+        _run(database, session, stored, statement, progress, stop)
     except psycopg.Error:
-        with contextlib.suppress(psycopg.Error, DatabaseError):
-            _drop_concurrently(session, fresh)
+        _removed(session, fresh)
         raise
     return replace(build, fits=not overflowed.is_set())
 
@@ -353,18 +355,16 @@ def _run(
     database: Database,
     session: psycopg.Connection,
     stored: StoredModel,
-    statement: str,
-    workers: int,
+    statement: str | sql.Composed,
     progress: Callable[[BuildProgress], None] | None,
     stop: threading.Event,
 ) -> None:
-    """Execute a build in a thread of its own, so that it can be watched and cancelled."""
-    session.execute("select set_config('max_parallel_maintenance_workers', %s, false)", [str(workers)])
+    """Execute what takes long in a thread of its own, so that it can be watched and cancelled."""
     failed: list[BaseException] = []
 
     def execute() -> None:
         try:
-            session.execute(statement.encode())
+            session.execute(statement.encode() if isinstance(statement, str) else statement)
         except BaseException as error:
             failed.append(error)
 
@@ -384,8 +384,7 @@ def _run(
         with contextlib.suppress(psycopg.Error):
             session.cancel_safe()
         thread.join()
-        with contextlib.suppress(psycopg.Error, DatabaseError):
-            _drop_concurrently(session, f"{stored.index}_new")
+        _removed(session, f"{stored.index}_new")
         raise
     if failed:
         if stop.is_set() and isinstance(failed[0], psycopg.errors.QueryCanceled):
@@ -418,8 +417,23 @@ def _swap(session: psycopg.Connection, stored: StoredModel, fresh: str, stop: th
             stop.wait(_SWAP_PAUSE)
 
 
-def _drop_concurrently(session: psycopg.Connection, name: str) -> None:
-    session.execute(sql.SQL("drop index concurrently if exists lookalike.{}").format(sql.Identifier(name)))
+def _limit_workers(session: psycopg.Connection, workers: int) -> None:
+    session.execute("select set_config('max_parallel_maintenance_workers', %s, false)", [str(workers)])
+
+
+def _dropping(name: str) -> sql.Composed:
+    return sql.SQL("drop index concurrently if exists lookalike.{}").format(sql.Identifier(name))
+
+
+def _removed(session: psycopg.Connection, name: str) -> bool:
+    """Drop what there is of an index, unless somebody's open transaction keeps it for longer than a moment."""
+    try:
+        session.execute(f"set lock_timeout = '{_CLEANING_LOCK_TIMEOUT}'".encode())
+        session.execute(_dropping(name))
+        session.execute("set lock_timeout = 0")
+    except psycopg.Error:
+        return False
+    return True
 
 
 def _owned(connection: psycopg.Connection, stored: StoredModel) -> bool:

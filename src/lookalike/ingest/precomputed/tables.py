@@ -327,7 +327,8 @@ def _digests(array: Array | None, count: int) -> list[bytes | ValueError | None]
     # NumPy takes zeros at the end of bytes for padding
     raw = array.dtype.kind in "SV" and array.dtype.itemsize == 32 and array.ndim == 1
     if raw or (array.dtype == np.uint8 and array.shape[1:] == (32,)):
-        return [row.tobytes() for row in array]
+        data = array.tobytes()
+        return [data[first : first + 32] for first in range(0, len(data), 32)]
     values = array.tolist() if array.dtype.kind == "S" else python_values(array)
     found: list[bytes | ValueError | None] = []
     for value in values:
