@@ -105,11 +105,10 @@ def test_the_state_of_an_index(library: Lookalike, pool: Database, vectors: Matr
 
 
 def test_recall_agrees_with_numpy(library: Lookalike, pool: Database, vectors: Matrix) -> None:
-    found = library.index_recall(MODEL, queries=60, ef_search=(15, 100), seed=3)
-    assert len(found.images) == 60
-    again = library.index_recall(MODEL, queries=60, ef_search=(15, 100), seed=3)
-    assert again.images == found.images
-    assert [one.recall for one in again.recall] == [one.recall for one in found.recall]
+    found = library.index_recall(MODEL, queries=40, ef_search=(15, 100), seed=3)
+    assert len(found.images) == 40
+    again = library.index_recall(MODEL, queries=20, ef_search=(15,), seed=3)
+    assert again.images == found.images[:20]
     ids = [UUID(bytes=sha256(f"https://pictures.example/{n}.jpg".encode()).digest()[:16]) for n in range(COUNT)]
     numbers = {image_id: number for number, image_id in enumerate(ids)}
     for measured in found.recall:
@@ -143,6 +142,7 @@ def test_recall_asks_what_was_asked_before(library: Lookalike, pool: Database, v
     assert sorted(found.texts) == ["a text 0", "a text 1", "a text 2"]
     assert (len(found.images), found.pictures) == (7, ())
     assert library.index_recall(MODEL, queries=10, ef_search=(100,), seed=1).images != found.images
+    execute(pool.url, "delete from lookalike.queries")
     with pytest.raises(ValueError, match="1000"):
         library.index_recall(MODEL, ef_search=(0,))
 
@@ -251,6 +251,7 @@ def test_too_little_memory_is_said_and_too_little_shared_memory_is_done_without(
     assert rows(module_dsn, f"select reloptions from pg_class where relname = '{INDEX}'") == [
         (["m=8", "ef_construction=32"],)
     ]
+    build_index(pool, rooms(pool), options=("m=16", "ef_construction=64"))
 
 
 def test_sizes(library: Lookalike) -> None:  # noqa: ARG001
@@ -272,18 +273,18 @@ def test_the_commands(library: Lookalike, module_dsn: str, run: RunCommand, tmp_
     variables = {"LOOKALIKE_DATABASE_URL": module_dsn}
     (status,) = json.loads(run("index", "status", "--json", **variables).stdout)["indexes"]
     assert (status["model"], status["state"], status["left_overs"]) == (MODEL, "valid", [])
-    assert INDEX in run("index", "status", **variables).stdout
     recall = json.loads(run("index", "recall", "--queries", "5", "--ef-search", "40,200", "--json", **variables).stdout)
     assert [one["ef_search"] for one in recall["recall"]] == [40, 200]
     assert len(recall["images"]) + len(recall["texts"]) == 5
-    assert "recall@10" in run("index", "recall", "--queries", "5", **variables).stdout
-    for arguments in (["recall", "--ef-search", "0"], ["build", "--memory", "x"], ["status", "--model", "a/b"]):
-        refused = run("index", *arguments, **variables)
-        assert (refused.returncode, refused.stdout) == (2, "")
-        assert refused.stderr.startswith("lookalike: ")
+    refused = run("index", "recall", "--ef-search", "0", **variables)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.startswith("lookalike: --ef-search")
     execute(module_dsn, f"drop index lookalike.{INDEX}")
     missing = run("index", "recall", **variables)
     assert (missing.returncode, missing.stdout) == (2, "")
     assert "lookalike index build" in missing.stderr
+    shown = run("index", "status", **variables)
+    assert INDEX in shown.stdout
+    assert "the index is missing" in shown.stdout
     built = json.loads(run("index", "build", "--json", **variables).stdout)
     assert (built["was"], built["rows"], built["stopped"]) == ("missing", COUNT, None)
