@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -29,10 +30,12 @@ MODEL = "measured/clustered-1"
 def main() -> None:
     many = int(sys.argv[1].replace("_", "").replace(",", "")) if len(sys.argv) > 1 else 20_000
     print("file       rows   import              index     memory    again")
-    with tempfile.TemporaryDirectory(prefix="lookalike-") as folder:
+    # in a process of its own, whose memory is not taken for that of the command
+    apart = multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1)
+    with tempfile.TemporaryDirectory(prefix="lookalike-") as folder, apart:
         for suffix in ("npz", "csv"):
             for rows in (many // 10, many):
-                path = vectors(Path(folder), suffix, rows)
+                path = apart.apply(vectors, (Path(folder), suffix, rows))
                 home = Path(folder) / f"home-{suffix}-{rows}"
                 home.mkdir()
                 try:

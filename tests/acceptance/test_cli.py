@@ -303,7 +303,7 @@ def test_doctor_finds_nothing_amiss_or_says_what(
         connection.execute(f"alter database {connection.info.dbname} reset hnsw.iterative_scan".encode())
     ill = run("doctor")
     assert ill.returncode == 2
-    assert "create index embeddings_1_hnsw" in ill.stdout
+    assert "lookalike index build --model" in ill.stdout
     assert "alter database" in ill.stdout
     with psycopg.connect(dsn, autocommit=True) as connection:
         for remedy in re.findall(r"(?:run|Run): (.*;)", ill.stdout):
