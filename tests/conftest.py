@@ -172,6 +172,23 @@ def crowd(server: EmbeddedServer, template: str) -> Iterator[Crowd]:
         connection.execute("drop database crowd with (force)")
 
 
+@pytest.fixture(scope="module")
+def module_dsn(server: EmbeddedServer, template: str) -> Iterator[str]:
+    """A database with tables that the tests of a module share."""
+    name = f"t_{uuid.uuid4().hex}"
+    with psycopg.connect(server.dsn, autocommit=True) as connection:
+        connection.execute(f"create database {name} template {template}".encode())
+        yield server.dsn_of(name)
+        connection.execute(f"drop database {name} with (force)".encode())
+
+
+@pytest.fixture(scope="module")
+def module_images(module_dsn: str) -> Iterator[Lookalike]:
+    """A library without any service that the tests of a module share."""
+    with Lookalike.open(settings_for(module_dsn)) as library:
+        yield library
+
+
 @pytest.fixture
 def dsn(make_database: MakeDatabase, template: str) -> str:
     """A database of its own, with tables."""

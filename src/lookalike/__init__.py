@@ -22,22 +22,29 @@ from lookalike.filters import field
 from lookalike.lookalike import Lookalike
 from lookalike.search import Part
 from lookalike.types import (
+    BuildProgress,
     Deleted,
     Embedding,
     Failure,
     File,
     Hit,
+    ImportReport,
+    IndexBuild,
+    IndexRecall,
+    IndexStatus,
     IngestPlan,
     IngestReport,
     Model,
     ModelStatus,
     Price,
+    RecallAt,
     RememberedText,
     Result,
     Status,
 )
 
 __all__ = [
+    "BuildProgress",
     "ConfigurationError",
     "ContractBroken",
     "CredentialsRefused",
@@ -49,6 +56,10 @@ __all__ = [
     "File",
     "Hit",
     "ImageNotFound",
+    "ImportReport",
+    "IndexBuild",
+    "IndexRecall",
+    "IndexStatus",
     "IngestPlan",
     "IngestReport",
     "Interrupted",
@@ -61,6 +72,7 @@ __all__ = [
     "ModelStatus",
     "Part",
     "Price",
+    "RecallAt",
     "RememberedText",
     "Result",
     "SchemaOutOfDate",

@@ -15,20 +15,29 @@ from uuid import UUID
 from lookalike.config import DEFAULT_MODEL, Settings
 from lookalike.embedders import Budget, Embedder, open_embedder
 from lookalike.embedders.http import INTERACTIVE
-from lookalike.errors import ConfigurationError, ItemError, ModelMismatch
+from lookalike.errors import ConfigurationError, ItemError, ModelMismatch, SourceNotFound
 from lookalike.ingest import Preparation, Retry, Sources, Terms, backfill, failures_allowed, ingest, plan
+from lookalike.ingest.precomputed import Import, model_of, open_table
+from lookalike.ingest.sources import collection_named
 from lookalike.pictures.copies import copy_picture
 from lookalike.pictures.reading import Reader
 from lookalike.search import ImageQuery, Part, QueryLike, Scope, Searcher, SearchOptions
-from lookalike.store import reading
+from lookalike.store import index, reading
 from lookalike.store.database import Database
+from lookalike.store.models import StoredModel
 from lookalike.store.pace import SharedPace
+from lookalike.store.recall import index_recall
 from lookalike.store.writing import COLLECTION, delete_named
 from lookalike.types import (
+    BuildProgress,
     Deleted,
     Embedding,
     Failure,
     Hit,
+    ImportReport,
+    IndexBuild,
+    IndexRecall,
+    IndexStatus,
     IngestPlan,
     IngestReport,
     Model,
@@ -256,6 +265,141 @@ class Lookalike:
         ):
             preparation = Preparation(embedder.limits, reader, shrink=shrink)
             return backfill(self._database, embedder, preparation, terms)
+
+    def import_vectors(
+        self,
+        *files: str | os.PathLike[str],
+        model: str | None = None,
+        collection: str = COLLECTION,
+        uri_column: str | None = None,
+        vector_column: str | None = None,
+        key_column: str | None = None,
+        max_failures: int | str = 0,
+        dry_run: bool = False,
+        progress: Callable[[ImportReport], None] | None = None,
+        stop: threading.Event | None = None,
+    ) -> ImportReport:
+        """Bring in vectors that were computed elsewhere; no service is called.
+
+        A vector that differs from what is stored for its image and model replaces it. A row that cannot be used has
+        failed, and harms no other; a file that cannot be used is refused before anything is stored.
+
+        Args:
+            files: ``.npz`` files and tables (``.csv``, ``.tsv``, ``.jsonl``, ``.parquet``): a column or array of URIs
+                (``uri``, else ``files``), one of vectors (``vectors``, ``vector`` or ``embedding``), and if you like
+                ``sha256`` of the pictures' bytes, ``key`` and ``model``. All others become metadata.
+            model: whose vectors they are, where the files do not say.
+            collection: the named set that the files belong to.
+            uri_column, vector_column, key_column: where the names do not tell.
+            max_failures: so many rows, or such a share as ``"5%"``, may fail for the first time without the run
+                counting as failed.
+            dry_run: read and check everything, and store nothing.
+            progress: told after each batch how far the run is.
+            stop: set it from another thread to end the run after the batch in hand.
+
+        Raises:
+            SourceNotFound: one of the files is not there.
+            ConfigurationError: one of them cannot be read, lacks a column, or does not say whose vectors it holds.
+            ModelMismatch: one of them holds vectors of another model than the one named.
+            DatabaseError: nothing more could be done; ``report`` says what was done before.
+        """
+        allowed_failures = failures_allowed(max_failures)
+        collection = collection_named(collection)
+        if not files:
+            raise SourceNotFound("Name a file of vectors to import.")
+        columns = {"uri_column": uri_column, "vector_column": vector_column, "key_column": key_column}
+        tables = [open_table(file, **columns) for file in files]
+        run = Import(
+            self._database,
+            model_of(self._database, tables, model),
+            tables,
+            collection,
+            model is not None,
+            self._reader.is_remote,
+            allowed_failures,
+            self._announce,
+            progress,
+            stop or threading.Event(),
+        )
+        return run.rehearse() if dry_run else run.run()
+
+    def index_status(self, model: str | None = None) -> Sequence[IndexStatus]:
+        """How the HNSW index of each model is, or of the one named.
+
+        Raises:
+            ImageNotFound: nothing is embedded under that model.
+        """
+        return index.index_status(self._database, self._rooms(model).model.name if model is not None else None)
+
+    def build_index(
+        self,
+        model: str | None = None,
+        *,
+        memory: int | None = None,
+        workers: int | None = None,
+        progress: Callable[[BuildProgress], None] | None = None,
+        stop: threading.Event | None = None,
+    ) -> IndexBuild:
+        """Build a model's HNSW index anew, while searches and writes go on with what there is.
+
+        Args:
+            model: name of the model, by default ``LOOKALIKE_MODEL``, else the active one.
+            memory: bytes that the build may use, by default what it needs, as far as the server seems to have it.
+            workers: processes beside the first, by default as many as the server allows.
+            progress: told a few times a second how far the build is.
+            stop: set it from another thread to cancel the build; nothing is left behind.
+
+        Raises:
+            ImageNotFound: nothing is embedded under the model.
+            ConfigurationError: the connection leads through a pooler.
+            DatabaseError: somebody else builds it just now, or the database refuses.
+        """
+        return index.build_index(
+            self._database, self._rooms(model), memory=memory, workers=workers, progress=progress, stop=stop
+        )
+
+    def index_recall(
+        self,
+        model: str | None = None,
+        *,
+        queries: int = 100,
+        limit: int = 10,
+        ef_search: Sequence[int] = (40, 100, 200, 400),
+        seed: int = 0,
+        progress: Callable[[int, int], None] | None = None,
+        stop: threading.Event | None = None,
+    ) -> IndexRecall:
+        """What searches by the index find of what an exact one finds, on earlier queries and on stored images.
+
+        Args:
+            model: name of the model, by default ``LOOKALIKE_MODEL``, else the active one.
+            queries: how many to search with; up to half of them earlier queries.
+            limit: the k of recall@k.
+            ef_search: numbers of candidates to compare, 1 to 1000 each.
+            seed: which queries are chosen.
+            progress: told how many queries are done, of how many.
+            stop: set it from another thread to end with what has been asked so far.
+
+        Raises:
+            ValueError: a number makes no sense.
+            ImageNotFound: nothing is embedded under the model.
+            DatabaseError: there is no valid index to compare.
+        """
+        if queries < 1 or limit < 1 or not ef_search or not all(1 <= ef <= 1000 for ef in ef_search):
+            raise ValueError("queries and limit are 1 or more, and each ef_search is 1 to 1000")
+        return index_recall(
+            self._database,
+            self._rooms(model),
+            queries=queries,
+            limit=limit,
+            ef_search=ef_search,
+            seed=seed,
+            progress=progress,
+            stop=stop,
+        )
+
+    def _rooms(self, model: str | None) -> StoredModel:
+        return self._searcher(model).require_vectors()
 
     def delete(self, *things: str | os.PathLike[str] | UUID, key: str | None = None) -> Deleted:
         """Delete files by path, URI, key or image id; an image goes, with its embeddings, when its last file does.

@@ -14,7 +14,7 @@ from typing import Annotated, Never
 
 import typer
 
-from lookalike.cli import demo, ingest, library, search, server
+from lookalike.cli import demo, index, ingest, library, precomputed, search, server
 from lookalike.cli.output import say
 from lookalike.errors import LookalikeError
 
@@ -36,6 +36,8 @@ app.add_typer(search.query, name="query")
 app.command()(library.status)
 app.command()(library.failures)
 app.command()(library.delete)
+app.command("import")(precomputed.import_vectors)
+app.add_typer(index.index, name="index")
 app.add_typer(library.models, name="models")
 app.command()(library.doctor)
 app.add_typer(server.db, name="db")

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.text import Text
 
 from lookalike.cli.output import err, say
-from lookalike.types import IngestReport
+from lookalike.types import ImportReport, IngestReport
 
 _PLAIN_SECONDS = 30.0
 
@@ -30,9 +30,16 @@ class Stop:
 
 
 @contextlib.contextmanager
-def stop_on_signal() -> Iterator[Stop]:
+def stop_on_signal(
+    first: str = "Finishing what is under way; press Ctrl-C again to give it up.",
+    second: str = "Storing what is being answered; press Ctrl-C once more to end at once.",
+) -> Iterator[Stop]:
     """Let the first SIGINT or SIGTERM end the run in good order; the second gives up whatever waits, and stores what is
-    being answered, as it is paid for; the third ends the process at once."""
+    being answered, as it is paid for; the third ends the process at once.
+
+    Args:
+        first, second: what is said then.
+    """
     stop = Stop(threading.Event())
     given_up = False
 
@@ -43,11 +50,11 @@ def stop_on_signal() -> Iterator[Stop]:
             os._exit(128 + number)
         if stop.signal is not None:
             given_up = True
-            say("Storing what is being answered; press Ctrl-C once more to end at once.")
+            say(second)
             raise KeyboardInterrupt
         stop.signal = number
         stop.event.set()
-        say("Finishing what is under way; press Ctrl-C again to give it up.")
+        say(first)
 
     # a terminal that is closed is a wish to end, too
     before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
@@ -59,7 +66,7 @@ def stop_on_signal() -> Iterator[Stop]:
 
 
 @contextlib.contextmanager
-def show_progress() -> Iterator[Callable[[IngestReport], None]]:
+def show_progress() -> Iterator[Callable[[IngestReport | ImportReport], None]]:
     """A bar on a terminal, a line every 30 seconds elsewhere; and, as soon as it is known, when all will be done."""
     announce = _end_announced()
     if not err.is_terminal:
@@ -75,25 +82,28 @@ def show_progress() -> Iterator[Callable[[IngestReport], None]]:
     with Progress(*columns, console=err, transient=True) as bar:
         task = bar.add_task("", total=None, of="…", failed="")
 
-        def show(report: IngestReport) -> None:
+        def show(report: IngestReport | ImportReport) -> None:
             announce(report)
+            expected = _expected(report)
             bar.update(
                 task,
                 completed=_finished(report),
-                total=report.expected,
-                of=f"{report.expected:,}" if report.expected is not None else "…",
+                total=expected,
+                of=f"{expected:,}" if expected is not None else "…",
                 failed=f"{report.failed:,} failed" if report.failed else "",
             )
 
         yield show
 
 
-def _end_announced() -> Callable[[IngestReport], None]:
+def _end_announced() -> Callable[[IngestReport | ImportReport], None]:
     """Says once when the run will be done if every file that there is has to be embedded."""
     announced = False
 
-    def announce(report: IngestReport) -> None:
+    def announce(report: IngestReport | ImportReport) -> None:
         nonlocal announced
+        if isinstance(report, ImportReport):
+            return
         # once the service has answered: before that, it may have to be said that it refuses
         if announced or not report.expected or not report.rate or not report.embedded:
             return
@@ -108,10 +118,12 @@ def _end_announced() -> Callable[[IngestReport], None]:
     return announce
 
 
-def _plain_lines(announce: Callable[[IngestReport], None]) -> Callable[[IngestReport], None]:
+def _plain_lines(
+    announce: Callable[[IngestReport | ImportReport], None],
+) -> Callable[[IngestReport | ImportReport], None]:
     started = last = time.monotonic()
 
-    def show(report: IngestReport) -> None:
+    def show(report: IngestReport | ImportReport) -> None:
         nonlocal last
         announce(report)
         now = time.monotonic()
@@ -121,10 +133,10 @@ def _plain_lines(announce: Callable[[IngestReport], None]) -> Callable[[IngestRe
         finished = _finished(report)
         speed = finished / (now - started)
         of = left = ""
-        if report.expected is not None:
-            of = f" of {report.expected:,}"
+        if (expected := _expected(report)) is not None:
+            of = f" of {expected:,}"
             if speed:
-                left = f", {timedelta(seconds=round((report.expected - finished) / speed))} left"
+                left = f", {timedelta(seconds=round((expected - finished) / speed))} left"
         say(f"{finished:,}{of} done, {speed:.1f}/s{left}, {report.failed:,} failed")
 
     return show
@@ -135,5 +147,9 @@ class _Rate(ProgressColumn):
         return Text(f"{task.speed:.1f}/s" if task.speed else "")
 
 
-def _finished(report: IngestReport) -> int:
+def _expected(report: IngestReport | ImportReport) -> int | None:
+    return report.found if isinstance(report, ImportReport) else report.expected
+
+
+def _finished(report: IngestReport | ImportReport) -> int:
     return report.found - report.pending

@@ -15,7 +15,10 @@ from lookalike.embedders.http import BATCH, Budget, Ledger, Patience
 from lookalike.errors import ConfigurationError, ItemError
 from lookalike.types import Embedding, ImageInput, Limits, Model, Usage
 
-__all__ = ["Budget", "Embedder", "doubt_about", "open_embedder"]
+__all__ = ["PROVIDERS", "Budget", "Embedder", "doubt_about", "open_embedder"]
+
+PROVIDERS = ("azure-vision", "local")
+"""Those whose models can be called from here; all of them give 1024 numbers."""
 
 
 class Embedder(Protocol):

@@ -8,6 +8,10 @@
 -- A row without an embedding is one more file of an image that is known already. A row without sha256 is an image whose
 -- bytes nobody here has seen; it is known by its URI. Images that lose their last file stay: the file that is theirs
 -- now may be on its way, in the next batch or with another writer.
+--
+-- An embedding that is stored already stays, unless `replace` says that the rows are the owner's own order: vectors of
+-- an import. Such rows have been made by somebody else from what lies at their URI, so that a row without sha256 is of
+-- the image that is known to lie there, and what is known of a file's own state stays.
 
 create or replace function lookalike.merged_metadata(stored jsonb, given jsonb) returns jsonb
     language sql
@@ -24,10 +28,15 @@ $$;
 comment on function lookalike.merged_metadata is
     'A file''s metadata after a source has given it anew: replaced, but for what was read from the picture itself.';
 
+drop function if exists lookalike.merge_batch(text);  -- of older versions
+
 create or replace function lookalike.merge_batch(
     model           text,
+    replace         boolean default false,
     out abandoned   uuid[],  -- images that lost a file to this batch
-    out unembedded  integer  -- files whose image has no embedding under the model, because somebody has deleted it
+    out unembedded  integer, -- files whose image has no embedding under the model, because somebody has deleted it
+    out embedded    integer, -- embeddings that are new
+    out replaced    integer  -- embeddings that were stored with other numbers, where these are to be replaced
 )
     language plpgsql
     set search_path = pg_catalog, pg_temp
@@ -62,6 +71,18 @@ begin
              order by n.sha256, i.image_id) known
      where known.sha256 = b.sha256;
 
+    if merge_batch.replace then
+        update pg_temp.lookalike_batch b
+           set image_id = f.image_id
+          from lookalike.files f
+         where b.sha256 is null and f.collection = b.collection and f.uri = b.uri and f.image_id <> b.image_id;
+
+        update pg_temp.lookalike_batch b
+           set fingerprint = coalesce(b.fingerprint, f.fingerprint)
+          from lookalike.files f
+         where f.collection = b.collection and f.uri = b.uri and f.image_id = b.image_id;
+    end if;
+
     -- what no source says anew stays, but for what was read from a picture that has changed
     update pg_temp.lookalike_batch b
        set key = coalesce(b.key, f.key),
@@ -78,7 +99,10 @@ begin
         on conflict (image_id) do update
        set sha256 = excluded.sha256, media_type = excluded.media_type,
            width = excluded.width, height = excluded.height, byte_size = excluded.byte_size
-     where images.sha256 is null and excluded.sha256 is not null;
+     where excluded.sha256 is not null
+       -- of an imported image only the digest is known until its bytes turn up
+       and (images.sha256 is null
+            or images.sha256 = excluded.sha256 and images.byte_size is null and excluded.byte_size is not null);
 
     with moved as (
         delete from lookalike.files f
@@ -110,12 +134,26 @@ begin
      where (files.fingerprint, files.key, files.metadata)
            is distinct from (excluded.fingerprint, excluded.key, excluded.metadata);
 
+    replaced := 0;
+    if merge_batch.replace then
+        update lookalike.embeddings e
+           set embedding = b.embedding, created_at = now()
+          from (select distinct on (n.image_id) n.image_id, n.embedding
+                  from pg_temp.lookalike_batch n
+                 where n.embedding is not null
+                 order by n.image_id, n.uri) b
+         where e.image_id = b.image_id and e.model_id = id
+           and e.embedding operator(@extschema:vector@.<>) b.embedding;
+        get diagnostics replaced = row_count;
+    end if;
+
     insert into lookalike.embeddings (image_id, model_id, embedding)
     select distinct on (b.image_id) b.image_id, id, b.embedding
       from pg_temp.lookalike_batch b
      where b.embedding is not null
-     order by b.image_id
+     order by b.image_id, b.uri
         on conflict (image_id, model_id) do nothing;
+    get diagnostics embedded = row_count;
 
     insert into lookalike.adaptations (image_id, model_id, changes)
     select distinct on (b.image_id) b.image_id, id, b.changes

@@ -149,6 +149,36 @@ class Database:
             finally:
                 pooled.close()
 
+    @contextlib.contextmanager
+    def session(self) -> Iterator[psycopg.Connection]:
+        """A connection of its own, outside the pool: every statement commits by itself, however long it takes, and
+        settings hold until the end.
+
+        Raises:
+            ConfigurationError: it leads through a pooler, behind which a session's settings reach somebody else.
+            DatabaseError: whatever the driver raises, translated.
+        """
+        with translated_errors():
+            connection = self._connect()
+            try:
+                connection.autocommit = True
+                # a pooler tells clients a process id of its own invention
+                row = connection.execute("select pg_backend_pid()").fetchone()
+                if self.transaction_pooler or row is None or row[0] != connection.info.backend_pid:
+                    raise ConfigurationError(
+                        f"{self.place} leads to PostgreSQL through a pooler, where the settings of a session do not "
+                        "hold. Set LOOKALIKE_DATABASE_URL to the server itself for this command."
+                    )
+                for setting in ("statement_timeout = 0", "lock_timeout = 0", "idle_session_timeout = 0"):
+                    connection.execute(f"set {setting}".encode())
+                if connection.info.server_version >= 170000:
+                    connection.execute("set transaction_timeout = 0")
+                with contextlib.suppress(psycopg.errors.InvalidParameterValue):  # not every system can notice
+                    connection.execute("set client_connection_check_interval = '5s'")
+                yield connection
+            finally:
+                connection.close()
+
     def revive(self) -> None:
         """Start the private server again if it has stopped; a server of the user's own is left to its owner.
 

@@ -60,8 +60,7 @@ def _tables(connection: psycopg.Connection) -> Iterator[Finding]:
                 "fail",
                 subject,
                 "is missing or invalid; searches compare every vector.",
-                f"Run: drop index if exists lookalike.{stored.index}; create index {stored.index} on "
-                f"lookalike.{stored.partition} using hnsw (embedding {where}.halfvec_cosine_ops);",
+                f"Run: lookalike index build --model {stored.model.name}",
             )
 
 

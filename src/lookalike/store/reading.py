@@ -14,7 +14,7 @@ from lookalike.errors import ImageNotFound
 from lookalike.store.database import Database
 from lookalike.store.models import StoredModel, active_model, model_named, models
 from lookalike.store.writing import UNSUPPORTED
-from lookalike.types import Embedding, Failure, Model, ModelStatus, RememberedText, Status
+from lookalike.types import Embedding, Failure, Model, ModelStatus, RememberedText, Status, Vector
 
 
 def model_to_search(database: Database, name: str | None) -> StoredModel | None:
@@ -197,6 +197,33 @@ def embedded_contents(database: Database, model: Model, digests: Sequence[bytes]
             [list(digests), model.name],
         ).fetchall()
     return {sha256 for (sha256,) in rows}
+
+
+def stored_vectors(
+    database: Database, stored: StoredModel, places: Sequence[tuple[str, str, bytes | None]]
+) -> list[Vector | None]:
+    """The vectors of images that are found by digest, or where there is none by collection and URI, in that order;
+    None where there is no such image, or it is not embedded."""
+    found: list[Vector | None] = [None] * len(places)
+    with database.transaction() as connection:
+        rows = connection.execute(
+            f"""
+            select w.number, e.embedding
+              from unnest(%s::text[], %s::text[], %s::bytea[]) with ordinality as w (collection, uri, sha256, number)
+              join lateral (
+                  select i.image_id from lookalike.images i where i.sha256 = w.sha256
+                   union all
+                  select f.image_id from lookalike.files f
+                   where w.sha256 is null and f.collection = w.collection and f.uri = w.uri
+                   limit 1) i on true
+              join lookalike.{stored.partition} e using (image_id)
+            """.encode(),
+            [[c for c, _, _ in places], [uri for _, uri, _ in places], [sha256 for _, _, sha256 in places]],
+            binary=True,
+        ).fetchall()
+    for number, value in rows:
+        found[number - 1] = _embedding(stored.model, value).vector
+    return found
 
 
 def files_of(database: Database, images: Sequence[UUID]) -> Mapping[UUID, tuple[bytes | None, list[tuple[str, str]]]]:

@@ -18,7 +18,7 @@ from lookalike.errors import DatabaseError, ImageNotFound, ModelMismatch
 from lookalike.store.claims import release
 from lookalike.store.database import Database
 from lookalike.store.models import add_model
-from lookalike.types import DIMENSIONS, Content, Deleted, Embedding, IngestReport, Model, Vector
+from lookalike.types import DIMENSIONS, Content, Deleted, Embedding, ImportReport, IngestReport, Model, Vector
 from lookalike.uris import redacted
 
 COLLECTION = "default"
@@ -106,6 +106,7 @@ class NewFile:
     Attributes:
         image_id: of the image that it is a file of, if that is new; an image with the same bytes keeps its id.
         content: None where nobody here has seen the bytes.
+        sha256: digest of the bytes, where somebody else has seen them and says so.
         changes: how what was embedded differs from the file's own bytes.
     """
 
@@ -114,6 +115,7 @@ class NewFile:
     content: Content | None
     embedding: Embedding | None = None
     changes: tuple[str, ...] = ()
+    sha256: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,17 +220,24 @@ class Written:
     Attributes:
         abandoned: images that lost a file to it, and may lie nowhere now.
         unembedded: files whose image turned out to have no embedding any more; the next run embeds them.
+        embedded: embeddings that are new.
+        replaced: embeddings that were stored with other numbers.
     """
 
     abandoned: tuple[UUID, ...] = ()
     unembedded: int = 0
+    embedded: int = 0
+    replaced: int = 0
 
 
-def write_files(database: Database, model: Model, files: Sequence[NewFile], *, done: Sequence[UUID] = ()) -> Written:
+def write_files(
+    database: Database, model: Model, files: Sequence[NewFile], *, done: Sequence[UUID] = (), replace: bool = False
+) -> Written:
     """Write files, their images and embeddings in one transaction; the model is made if this is its first use.
 
     Args:
         done: images whose claims end with this transaction.
+        replace: embeddings that are stored with other numbers give way; else what is stored stays.
 
     Raises:
         ModelMismatch: an embedding belongs to another model; nothing is written.
@@ -241,11 +250,12 @@ def write_files(database: Database, model: Model, files: Sequence[NewFile], *, d
         add_model(connection, model)
         _copy(connection, database, model, files)
         row = connection.execute(
-            "select coalesce(abandoned, '{}'), unembedded from lookalike.merge_batch(%s)", [model.name]
+            "select coalesce(abandoned, '{}'), unembedded, embedded, replaced from lookalike.merge_batch(%s, %s)",
+            [model.name, replace],
         ).fetchone()
         assert row is not None
         release(connection, model, done)
-        return Written(tuple(row[0]), row[1])
+        return Written(tuple(row[0]), *row[1:])
 
     return _in_spite_of_races(database, write)
 
@@ -359,6 +369,20 @@ def delete_named(
     return _in_spite_of_races(database, delete)
 
 
+def forget_row_failures(database: Database, model: Model, table: str, run_id: int) -> None:
+    """Forget what was noted of rows of a table that name no file, unless it was noted since a run began.
+
+    Args:
+        table: URI of the table; its rows' own begin with it and ``#row-``.
+    """
+    with database.transaction() as connection:
+        connection.execute(
+            "delete from lookalike.failures where model = %s and starts_with(uri, %s)"
+            " and last_at < (select started_at from lookalike.runs where run_id = %s)",
+            [model.name, f"{table}#row-", run_id],
+        )
+
+
 def stored_uris(database: Database, collection: str, beginning: str, after: str, count: int) -> Sequence[str]:
     """The next `count` URIs behind `after` that begin so, of files that are stored or have failed, in order."""
     # in the order of bytes, which is the column's own, so that an index gives them
@@ -454,18 +478,18 @@ def begin_run(database: Database, command: str, model: Model) -> int:
     return int(row[0])
 
 
-def end_run(database: Database, run_id: int, report: IngestReport, exit_code: int) -> None:
+def end_run(database: Database, run_id: int, report: IngestReport | ImportReport, exit_code: int) -> None:
     """Note what a run did, what it cost and how it ended."""
     counts = dataclasses.asdict(report)
     counts["stopped"] = report.stopped and redacted(report.stopped)
-    for known_elsewhere in ("model", "calls", "tokens"):
-        del counts[known_elsewhere]
+    del counts["model"]
+    calls, tokens = counts.pop("calls", 0), counts.pop("tokens", 0)
     with database.transaction() as connection:
         connection.execute(
             "update lookalike.runs"
             "   set ended_at = clock_timestamp(), counts = %s, calls = %s, tokens = %s, exit_code = %s"
             " where run_id = %s",
-            [Jsonb(counts), report.calls, report.tokens, exit_code, run_id],
+            [Jsonb(counts), calls, tokens, exit_code, run_id],
         )
 
 
@@ -487,7 +511,8 @@ def _copy(connection: psycopg.Connection, database: Database, model: Model, file
             copy.write_row(
                 (
                     file.image_id,
-                    *((seen.sha256, seen.media_type, seen.width, seen.height, seen.byte_size) if seen else [None] * 5),
+                    seen.sha256 if seen else file.sha256,
+                    *((seen.media_type, seen.width, seen.height, seen.byte_size) if seen else [None] * 4),
                     *(place.collection, place.uri, place.fingerprint, place.key),
                     *(None if told is None else Jsonb(told) for told in (place.metadata, place.exif)),
                     model.name,

@@ -61,9 +61,7 @@ class Sources:
             ConfigurationError: a table cannot be read or does not have the columns; or the collection cannot have its
                 name.
         """
-        collection = redacted(collection)
-        if storable(collection) != collection or not 0 < len(collection.encode()) <= LONGEST_COLLECTION:
-            raise ConfigurationError(f"--collection is no name of at most {LONGEST_COLLECTION} bytes of text.")
+        collection = collection_named(collection)
         if not names:
             raise SourceNotFound("Name a folder, a file, a glob, a table or a URL to ingest.")
         # a URI of a local path is a path like any other
@@ -283,6 +281,18 @@ class Sources:
             candidate,
             place=replace(place, key=key or place.key, metadata={**(place.metadata or {}), **metadata}),
         )
+
+
+def collection_named(name: str) -> str:
+    """The name of a collection as it is stored.
+
+    Raises:
+        ConfigurationError: no collection can have it.
+    """
+    name = redacted(name)
+    if storable(name) != name or not 0 < len(name.encode()) <= LONGEST_COLLECTION:
+        raise ConfigurationError(f"--collection is no name of at most {LONGEST_COLLECTION} bytes of text.")
+    return name
 
 
 def _lines(stream: BinaryIO) -> Iterator[str]:

@@ -9,7 +9,7 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from decimal import Decimal
@@ -48,6 +48,7 @@ class Row:
         place: what stands in the column of places; None where nothing does.
         key: the owner's own id, if a column of them was named.
         metadata: every other column, ready for JSON; numbers are numbers.
+        apart: the columns that are no metadata, as they are.
         error: why the row cannot be used.
     """
 
@@ -55,6 +56,7 @@ class Row:
     place: str | None = None
     key: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    apart: Mapping[str, Any] = field(default_factory=dict)
     error: str | None = None
 
 
@@ -67,6 +69,7 @@ class Table:
         uri_column: the column of paths or URLs; None to find it by its name.
         key_column: the column with the owner's ids; None if there is none.
         keyed: whether rows may be joined by their key alone.
+        apart: columns that are neither metadata nor looked at here.
     """
 
     path: Path
@@ -74,6 +77,7 @@ class Table:
     uri_column: str | None = None
     key_column: str | None = None
     keyed: bool = False
+    apart: frozenset[str] = frozenset()
 
     def check(self) -> None:
         """Read the table's head, and of text tables everything, before anything is spent.
@@ -93,7 +97,7 @@ class Table:
             if isinstance(cells, str):
                 yield Row(number, error=cells)
             else:
-                yield self._row(number, cells)
+                yield row_of(self.name, number, cells, self.place_column, self.keys, self.apart)
 
     def skim(self) -> Iterator[object]:
         """Something for every row, without a closer look at it."""
@@ -127,10 +131,8 @@ class Table:
         """The column of paths or URLs; None where rows are joined by key alone."""
         if self.uri_column is not None:
             return self._named(self.uri_column)
-        by_name = {name.strip().lower(): name for name in reversed(self.columns)}
-        for name in _URI_COLUMNS:
-            if name in by_name and by_name[name] != self.keys:
-                return by_name[name]
+        if (found := uri_column_among(self.columns, {self.keys} | self.apart)) is not None:
+            return found
         if len(self.columns) == 1 and self.keys is None:
             return self.columns[0]
         if self.keyed and self.keys is not None:
@@ -139,33 +141,6 @@ class Table:
             f"{self.name} has no column that is called like one of paths or URLs. It has {self._listed}; "
             "name it with --uri-column."
         )
-
-    def _row(self, number: int, cells: Mapping[str, Any]) -> Row:
-        place = cells.get(self.place_column) if self.place_column is not None else None
-        key = _key(cells.get(self.keys)) if self.keys is not None else None
-        try:
-            metadata = {
-                _text(name): ready_for_json(value)
-                for name, value in cells.items()
-                if name not in (self.place_column, self.keys)
-            }
-            size = len(json.dumps(metadata)) if metadata else 0
-        except RecursionError:
-            return Row(number, error=f"Row {number} of {self.name} holds lists that lie too deep in each other.")
-        if self.place_column is not None and (not isinstance(place, str) or not place.strip()):
-            return Row(number, error=f"Row {number} of {self.name} has nothing in the column {self.place_column}.")
-        if place is not None and not _is_nameable(place):
-            return Row(number, error=f"Row {number} of {self.name} names something with halves of characters in it.")
-        if size > _MOST_METADATA:
-            return Row(
-                number,
-                error=f"Row {number} of {self.name} has {size:,} bytes of metadata; {_MOST_METADATA:,} are the most.",
-            )
-        if key is not None and len(key.encode()) > _LONGEST_KEY:
-            return Row(
-                number, error=f"Row {number} of {self.name} has a key of more than {_LONGEST_KEY:,} bytes: is it one?"
-            )
-        return Row(number, place, key, metadata)
 
     def _cells(self) -> Iterator[Mapping[str, Any] | str]:
         """The cells of each row by column, or what is wrong with the row."""
@@ -252,7 +227,7 @@ class Table:
             return {}, 0
         rows = 0
         types: dict[str, Callable[[str], Any] | None] = dict.fromkeys(self._header)
-        types |= {name: str for name in (self.place_column, self.keys) if name is not None}
+        types |= {name: str for name in (self.place_column, self.keys, *self.apart) if name is not None}
         try:
             for rows, cells in enumerate(self._csv(), start=1):  # noqa: B007
                 if isinstance(cells, str):
@@ -292,6 +267,67 @@ class Table:
     @property
     def _listed(self) -> str:
         return ", ".join(map(repr, self.columns)) or "none"
+
+
+def row_of(
+    table: str,
+    number: int,
+    cells: Mapping[str, Any],
+    place_column: str | None,
+    key_column: str | None,
+    apart: Collection[str] = (),
+) -> Row:
+    """A row from its cells by column, or what is wrong with it.
+
+    Args:
+        table: how the table is called in messages.
+        place_column: None where rows are joined by key alone.
+        apart: columns that are not metadata.
+    """
+    place = cells.get(place_column) if place_column is not None else None
+    key = _key(cells.get(key_column)) if key_column is not None else None
+    try:
+        metadata = {
+            _text(name): ready_for_json(value)
+            for name, value in cells.items()
+            if name not in (place_column, key_column) and name not in apart
+        }
+        size = len(json.dumps(metadata)) if metadata else 0
+    except RecursionError:
+        return Row(number, error=f"Row {number} of {table} holds lists that lie too deep in each other.")
+    if place_column is not None and (not isinstance(place, str) or not place.strip()):
+        return Row(number, error=f"Row {number} of {table} has nothing in the column {place_column}.")
+    if place is not None and not _is_nameable(place):
+        return Row(number, error=f"Row {number} of {table} names something with halves of characters in it.")
+    if size > _MOST_METADATA:
+        return Row(
+            number, error=f"Row {number} of {table} has {size:,} bytes of metadata; {_MOST_METADATA:,} are the most."
+        )
+    if key is not None and len(key.encode()) > _LONGEST_KEY:
+        return Row(number, error=f"Row {number} of {table} has a key of more than {_LONGEST_KEY:,} bytes: is it one?")
+    return Row(number, place, key, metadata, {name: cells[name] for name in apart if name in cells})
+
+
+def column_called(names: Sequence[str], columns: Sequence[str], beside: Collection[str | None] = ()) -> str | None:
+    """The column that is called like the first of `names` that there is, in whatever capitals; None if there is none.
+
+    Args:
+        beside: columns that are meant for something else.
+    """
+    by_name = {column.strip().lower(): column for column in reversed(columns)}
+    return next((by_name[name] for name in names if name in by_name and by_name[name] not in beside), None)
+
+
+def uri_column_among(
+    columns: Sequence[str], beside: Collection[str | None] = (), *, first: Sequence[str] = ()
+) -> str | None:
+    """The column that is called like one of paths or URLs, None if there is none.
+
+    Args:
+        beside: columns that are meant for something else.
+        first: names that count before all others.
+    """
+    return column_called((*first, *_URI_COLUMNS), columns, beside)
 
 
 def ready_for_json(value: Any) -> Any:

@@ -1,0 +1,365 @@
+"""Brings in vectors that were computed elsewhere: read, checked like a service's answer, written, reported.
+
+A model's index is dropped before a load that is larger than what it holds, and built at the end: adding vectors to an
+index one by one takes many times as long.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from itertools import islice
+from typing import Literal
+from uuid import UUID
+
+import numpy as np
+
+from lookalike.embedders import PROVIDERS
+from lookalike.errors import ConfigurationError, DatabaseError, LookalikeError, ModelMismatch
+from lookalike.ingest.patience import Patiently
+from lookalike.ingest.precomputed.tables import VectorRow, VectorTable, damage_in, open_table, stored_form
+from lookalike.ingest.sources.candidate import Candidate, nameable
+from lookalike.ingest.spill import Seen
+from lookalike.store.database import Database
+from lookalike.store.index import build_index, drop_index, may_build
+from lookalike.store.reading import model_to_search, stored_vectors
+from lookalike.store.writing import (
+    NewFailure,
+    NewFile,
+    Place,
+    begin_run,
+    end_run,
+    forget_row_failures,
+    record_failures,
+    remove_abandoned,
+    storable,
+    write_files,
+)
+from lookalike.types import DIMENSIONS, Embedding, ImportReport, Model
+from lookalike.uris import path_of, uri_of, without_secrets
+
+__all__ = ["Import", "model_of", "open_table"]
+
+_BATCH = 1_000
+_LARGE_LOAD = 2_000
+"""Rows from which on dropping an index and building it again may pay."""
+_ROWS_PER_PAGE = 3
+_PAGE = 8_192
+_LONG_BUILD = 20_000
+_NO_FILE = re.compile(r"bytes:[0-9a-f]{64}")
+
+
+def model_of(database: Database, tables: Sequence[VectorTable], name: str | None) -> Model:
+    """The model whose vectors the files hold, as it is stored or as it is to be.
+
+    Args:
+        name: the one that somebody has named, for files that do not.
+
+    Raises:
+        ModelMismatch: a file holds vectors of another model.
+        ConfigurationError: nobody says whose vectors they are, or they cannot be the model's.
+    """
+    wanted = Model(name).name if name is not None else None
+    named = {found: table for table in tables for found in table.models if found is not None}
+    unnamed = next((table for table in tables if set(table.models) == {None}), None)
+    if wanted is not None:
+        if other := next((found for found in named if found != wanted), None):
+            raise ModelMismatch(
+                wanted,
+                other,
+                f"{_name(named[other])} holds vectors of {other}, and you named {wanted}: two models cannot be "
+                f"compared. Import it with --model {other}, or without --model.",
+            )
+    elif len(named) > 1:
+        raise ConfigurationError(
+            f"These are vectors of several models: {', '.join(sorted(named))}. Import those of one model at a time, "
+            "from files of their own."
+        )
+    elif not named or unnamed is not None:
+        table = unnamed or tables[0]
+        raise ConfigurationError(f"{_name(table)} does not say which model its vectors are of. Name it with --model.")
+    model = Model(wanted or next(iter(named)))
+    stored = model_to_search(database, model.name)
+    widths = {table.width: table for table in tables if table.width is not None}
+    if stored is not None:
+        model = stored.model
+    elif widths:
+        width, table = next(iter(widths.items()))
+        if not 1 <= width <= DIMENSIONS:
+            raise ConfigurationError(
+                f"The vectors of {_name(table)} have {width:,} numbers; Lookalike stores 1 to {DIMENSIONS:,}."
+            )
+        model = Model(model.name, DIMENSIONS if model.provider in PROVIDERS else width)
+    for width, table in widths.items():
+        if width != model.dimensions:
+            raise ConfigurationError(
+                f"The vectors of {_name(table)} have {width:,} numbers, and those of {model.name} have "
+                f"{model.dimensions:,}: they are of another model. Nothing was stored."
+            )
+    return model
+
+
+@dataclass(slots=True)
+class Import:
+    """One run over files of vectors. Used once.
+
+    Args:
+        named: whether somebody has said which model it is, so that rows need not.
+        is_remote: whether a name is a URL, and not a path.
+        allowed_failures: from the number of rows found to the number that may fail without the run counting as failed.
+        announce: told, in a sentence, what takes long or went otherwise.
+        progress: told after each batch how far the run is.
+        stop: the caller's; once set, the run ends after the batch in hand, and reports.
+    """
+
+    database: Database
+    model: Model
+    tables: Sequence[VectorTable]
+    collection: str
+    named: bool
+    is_remote: Callable[[str], bool]
+    allowed_failures: Callable[[int], int]
+    announce: Callable[[str], None]
+    progress: Callable[[ImportReport], None] | None
+    stop: threading.Event
+    _patiently: Patiently = field(init=False)
+    _report: ImportReport = field(init=False)
+    _began: float = field(init=False)
+    _dropped: tuple[str, ...] | None = None
+    _settled: bool = False
+    _abandoned: set[UUID] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._patiently = Patiently(self.stop, self.database.revive)
+        found = sum(table.count for table in self.tables)
+        self._report = ImportReport(self.model.name, self.collection, found=found, pending=found)
+        self._began = time.monotonic()
+
+    def rehearse(self) -> ImportReport:
+        """What `run` would do; nothing is stored.
+
+        Raises:
+            LookalikeError: a file cannot be read to its end, or the database does not answer.
+        """
+        stored = model_to_search(self.database, self.model.name)
+        with Seen() as seen:
+            for batch in self._batches(seen):
+                vectors: Sequence[object] = [None] * len(batch.files)
+                if stored is not None:
+                    places = [(*file.place.name, file.sha256) for file in batch.files]
+                    vectors = stored_vectors(self.database, stored, places)
+                pairs = [(file, old) for file, old in zip(batch.files, vectors, strict=True) if file.embedding]
+                differ = [old for file, old in pairs if file.embedding and not _same(file.embedding, old)]
+                self._count(batch, len(differ), sum(old is not None for old in differ), 0)
+        return self._ended(replace(self._report, dry_run=True))
+
+    def run(self) -> ImportReport:
+        """Store every row that can be.
+
+        Raises:
+            LookalikeError: a file cannot be read to its end, or the database refuses. What was committed before stays,
+                and the error's `report` says what that is.
+        """
+        run_id = begin_run(self.database, "import", self.model)
+        failure: BaseException | None = None
+        try:
+            with Seen() as seen:
+                for batch in self._batches(seen):
+                    self._write(batch)
+            if not self.stop.is_set():
+                for table in self.tables:
+                    forget_row_failures(self.database, self.model, uri_of(table.path), run_id)
+                if self._abandoned:
+                    self._patiently(lambda: remove_abandoned(self.database, sorted(self._abandoned)))
+            self._report = replace(self._report, index=self._patiently(self._index))
+        except BaseException as error:
+            failure = error
+            self._report = replace(self._report, stopped=str(error) or type(error).__name__)
+        self._report = report = self._ended(self._report)
+        failed = report.new_failures > self.allowed_failures(report.found)
+        code = 2 if isinstance(failure, Exception) else 130 if report.stopped else int(failed)
+        try:
+            self._patiently(lambda: end_run(self.database, run_id, report, code))
+        except LookalikeError:
+            if failure is None:
+                raise
+        if failure is not None:
+            if isinstance(failure, LookalikeError):
+                failure.report = report
+            raise failure
+        return report
+
+    # -- rows ---------------------------------------------------------------------------------------------------------
+
+    def _batches(self, seen: Seen) -> Iterator[_Batch]:
+        """What there is to write, until `stop` is set."""
+        if self.progress is not None:
+            self.progress(self._report)
+        for table in self.tables:
+            rows = table.rows()
+            while not self.stop.is_set() and (some := list(islice(rows, _BATCH))):
+                batch = _Batch(rows=len(some))
+                for row in some:
+                    self._take(row, table, seen, batch)
+                yield batch
+
+    def _take(self, row: VectorRow, table: VectorTable, seen: Seen, batch: _Batch) -> None:
+        """Check one row, and put it where it belongs."""
+        nowhere = Place(f"{uri_of(table.path)}#row-{row.row.number}", collection=self.collection)
+        if row.row.error is not None or row.row.place is None:
+            batch.fail(nowhere, "bad-row", row.row.error or "The row names no picture.")
+            return
+        candidate = self._named(row, table)
+        place, uri = candidate.place, candidate.place.uri.encode()
+        if candidate.error is not None:
+            batch.fail(place, candidate.code, candidate.error)
+            return
+        problem = row.error
+        if problem is None and row.model is None and not self.named and set(table.models) != {None}:
+            problem = "no-model", "Other rows say which model their vector is of, and this one does not."
+        if problem is None and row.model not in (None, self.model.name):
+            problem = "wrong-model", f"The row says that its vector is of {row.model}."
+        if problem is None and row.vector is None:
+            problem = "no-vector", "The row has no vector."
+        if problem is None and row.vector is not None:
+            problem = damage_in(row.vector, self.model.dimensions)
+        if problem is not None or row.vector is None:
+            # a file that is stored has not failed because another row says nonsense of it
+            code, message = problem or ("no-vector", "The row has no vector.")
+            batch.fail(nowhere if b"uri" + uri in seen else place, code, message)
+            return
+        vector = stored_form(row.vector)
+        first = seen.add(b"uri" + uri)
+        if seen.add(b"row" + sha256(uri).digest() + vector.tobytes()) and not first:
+            message = f"An earlier row has another vector for {place.uri}, which was kept."
+            batch.fail(nowhere, "duplicate-uri", message)
+            return
+        if not first:
+            return
+        digest = row.sha256 or sha256(uri).digest()
+        # of several rows with the same bytes the first one's vector counts, also when they are imported again
+        embedding = Embedding(self.model, vector) if seen.add(b"image" + digest) else None
+        batch.files.append(NewFile(place, UUID(bytes=digest[:16]), None, embedding, sha256=row.sha256))
+
+    def _named(self, row: VectorRow, table: VectorTable) -> Candidate:
+        """The file that a row names: an absolute or relative path, or a URL."""
+        name = row.row.place or ""
+        name = str(path_of(name) or name) if name.startswith("file://") else name
+        if self.is_remote(name):
+            uri = without_secrets(name)
+        elif _NO_FILE.fullmatch(name):
+            uri = name
+        else:
+            uri = uri_of(os.path.join(table.path.absolute().parent, name))
+        # only what the table says itself: without further columns, what is stored stays
+        place = Place(uri, collection=self.collection, key=row.row.key, metadata=row.row.metadata or None)
+        if "\0" in name:
+            return Candidate(name, replace(place, uri=storable(uri)), error=_NUL, code="bad-name")
+        return nameable(Candidate(name, place))
+
+    # -- the database -------------------------------------------------------------------------------------------------
+
+    def _write(self, batch: _Batch) -> None:
+        new, embedded, replaced = 0, 0, 0
+        if batch.failures:
+            new = self._patiently(lambda: record_failures(self.database, self.model, batch.failures))
+        if batch.files:
+            written = self._patiently(lambda: write_files(self.database, self.model, batch.files, replace=True))
+            self._abandoned.update(written.abandoned)
+            embedded, replaced = written.embedded + written.replaced, written.replaced
+        self._count(batch, embedded, replaced, new)
+        if embedded and not self._settled:
+            self._patiently(self._do_without_index)
+
+    def _do_without_index(self) -> None:
+        """Drop the index where more is to come than it holds, which building it anew pays for many times over."""
+        coming = self._report.pending
+        stored = model_to_search(self.database, self.model.name)
+        if coming < _LARGE_LOAD or stored is None or not stored.index_ready:
+            self._settled = True
+        elif coming > stored.bytes // _PAGE * _ROWS_PER_PAGE:
+            self._settled = True
+            self._dropped = drop_index(self.database, stored)
+
+    def _index(self) -> Literal["kept", "rebuilt", "built", "missing"] | None:
+        """See to it that there is an index at the end; returns what became of it."""
+        stored = model_to_search(self.database, self.model.name)
+        if stored is None:
+            return None
+        if stored.index_ready:
+            return "kept"
+        if self.stop.is_set() or not may_build(self.database, stored):
+            return "missing"
+        if stored.bytes // _PAGE * _ROWS_PER_PAGE >= _LONG_BUILD:
+            self.announce("Every row is stored. Building the index …")
+        try:
+            built = build_index(self.database, stored, options=self._dropped, stop=self.stop)
+        except (ConfigurationError, DatabaseError) as error:
+            self.announce(f"The index was not built: {error}")
+            return "missing"
+        for note in built.notes:
+            self.announce(note)
+        if built.stopped is not None:
+            return "missing"
+        return "rebuilt" if self._dropped is not None else "built"
+
+    def _count(self, batch: _Batch, embedded: int, replaced: int, new_failures: int) -> None:
+        so_far, failed = self._report, len(batch.failures)
+        self._report = replace(
+            so_far,
+            embedded=so_far.embedded + embedded,
+            replaced=so_far.replaced + replaced,
+            unchanged=so_far.unchanged + batch.rows - failed - embedded,
+            failed=so_far.failed + failed,
+            pending=so_far.pending - batch.rows,
+            new_failures=so_far.new_failures + new_failures,
+            seconds=time.monotonic() - self._began,
+        )
+        if self.progress is not None:
+            self.progress(self._report)
+
+    def _ended(self, report: ImportReport) -> ImportReport:
+        done = report.embedded + report.unchanged + report.failed
+        interrupted = self.stop.is_set() and report.pending > 0
+        return replace(
+            report,
+            # a file that has grown or shrunk since it was counted
+            found=max(report.found, done) if interrupted or report.stopped else done,
+            pending=max(report.found - done, 0) if interrupted or report.stopped else 0,
+            seconds=time.monotonic() - self._began,
+            stopped=report.stopped or ("interrupted" if interrupted else None),
+        )
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Some rows, checked.
+
+    Attributes:
+        rows: how many there are, with those that say nothing new.
+    """
+
+    rows: int
+    files: list[NewFile] = field(default_factory=list)
+    failures: list[NewFailure] = field(default_factory=list)
+
+    def fail(self, place: Place, code: str, message: str) -> None:
+        """Note that a row cannot be stored."""
+        stage: Literal["read", "check"] = "read" if code in ("bad-row", "bad-name", "uri-too-long") else "check"
+        self.failures.append(NewFailure(place, stage, code, message, retryable=False))
+
+
+def _same(new: Embedding, old: object) -> bool:
+    return isinstance(old, np.ndarray) and np.array_equal(new.vector, old)
+
+
+def _name(table: VectorTable) -> str:
+    return without_secrets(os.fspath(table.path))
+
+
+_NUL = "The path holds a character that no path may hold."

@@ -1,0 +1,359 @@
+"""Files of vectors, whatever their form: rows that say where a picture lies and what its vector is."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from lookalike.errors import ConfigurationError, SourceNotFound
+from lookalike.ingest.precomputed.arrays import Array, Arrays, python_values
+from lookalike.ingest.sources.manifests import SUFFIXES, Row, Table, column_called, row_of, uri_column_among
+from lookalike.uris import path_of, without_secrets
+
+Numbers = npt.NDArray[np.float64]
+
+_URI_COLUMNS = ("uri", "files")
+_VECTOR_COLUMNS = ("vectors", "vector", "embedding")
+_ROWS = 1_000
+_ROWS_TO_LEARN_FROM = 100
+_MOST_MODELS = 5
+_LONGEST_VECTOR = 100_000
+_BRACKETS = {"[": "]", "(": ")", "{": "}"}
+_HEX = re.compile(r"(?:sha256:|\\x|0x)?([0-9a-f]{64})")
+
+
+@dataclass(frozen=True, slots=True)
+class VectorRow:
+    """One row of a file of vectors.
+
+    Attributes:
+        row: where the picture lies, its key and metadata, or why the row cannot be used.
+        vector: shape ``(n,)``, of whatever length and not checked; None where there is none.
+        sha256: digest of the picture's bytes, 32 bytes long, if the file knows it.
+        model: what the row says it belongs to, if it does.
+        error: why vector or digest cannot be read; code and message.
+    """
+
+    row: Row
+    vector: Numbers | None = None
+    sha256: bytes | None = None
+    model: str | None = None
+    error: tuple[str, str] | None = None
+
+
+class VectorTable(Protocol):
+    """A file of vectors.
+
+    Attributes:
+        path: where it lies; relative paths in it begin at its folder.
+        count: its rows.
+        width: how long its vectors are; None where it holds none.
+        models: the models that its rows name, a few of them; None among them where a row names none.
+    """
+
+    path: Path
+
+    @property
+    def count(self) -> int: ...
+    @property
+    def width(self) -> int | None: ...
+    @property
+    def models(self) -> Sequence[str | None]: ...
+    def rows(self) -> Iterator[VectorRow]:
+        """Every row, in order.
+
+        Raises:
+            ConfigurationError: the rest cannot be read.
+        """
+
+
+def open_table(
+    name: str | os.PathLike[str],
+    *,
+    uri_column: str | None = None,
+    vector_column: str | None = None,
+    key_column: str | None = None,
+) -> VectorTable:
+    """Open a file of vectors and read it once.
+
+    Args:
+        uri_column, vector_column, key_column: columns or arrays whose names do not tell what they are.
+
+    Raises:
+        SourceNotFound: there is no such file.
+        ConfigurationError: it cannot be read, is damaged, or does not have the columns.
+    """
+    given = os.fspath(name)
+    path = Path((path_of(given) if given.startswith("file://") else None) or given)
+    shown = without_secrets(given)
+    if not path.is_file():
+        raise SourceNotFound(f"There is no file {shown!r} to import.")
+    suffix = path.suffix.lower()
+    if suffix == ".npz":
+        return _NpzTable(path, shown, uri_column, vector_column, key_column)
+    if suffix in SUFFIXES:
+        return _TextTable(path, shown, uri_column, vector_column, key_column)
+    alone = " A .npy file holds one array, and says nothing of the pictures." if suffix == ".npy" else ""
+    raise ConfigurationError(
+        f"{shown} ends in none of .npz, {', '.join(sorted(SUFFIXES))}, the files that can be imported.{alone}"
+    )
+
+
+# -- tables ----------------------------------------------------------------------------------------------------------
+
+
+class _TextTable:
+    """CSV and its like, JSON Lines and Parquet; a vector is a cell."""
+
+    def __init__(
+        self, path: Path, name: str, uri_column: str | None, vector_column: str | None, key_column: str | None
+    ) -> None:
+        self.path = path
+        columns = Table(path, name).columns
+        self._vectors = _found(name, "column", "--vector-column", vector_column, _VECTOR_COLUMNS, columns)
+        self._sha256 = column_called(("sha256",), columns)
+        self._model = column_called(("model",), columns)
+        apart = {self._vectors, self._sha256, self._model} - {None, uri_column, key_column}
+        self._table = Table(
+            path,
+            name,
+            uri_column or column_called(_URI_COLUMNS, columns, apart),
+            key_column or column_called(("key",), columns, apart),
+            apart=frozenset(column for column in apart if column is not None),
+        )
+        self._table.check()
+        lengths: Counter[int] = Counter()
+        models: dict[str | None, None] = {}
+        # all of it where every row may name a model
+        for number, row in enumerate(self._table.rows()):
+            if row.error is not None:
+                continue
+            if len(models) < _MOST_MODELS:
+                models[self._model_of(row)] = None
+            if number < _ROWS_TO_LEARN_FROM:
+                vector, _ = _vector_of(row.apart.get(self._vectors))
+                if vector is not None:
+                    lengths[len(vector)] += 1
+            elif self._model is None:
+                break
+        self.width = lengths.most_common(1)[0][0] if lengths else None
+        self.models: Sequence[str | None] = tuple(models)
+
+    @cached_property
+    def count(self) -> int:
+        return sum(1 for _ in self._table.skim())
+
+    def rows(self) -> Iterator[VectorRow]:
+        for row in self._table.rows():
+            if row.error is not None:
+                yield VectorRow(row)
+                continue
+            vector, error = _vector_of(row.apart.get(self._vectors))
+            try:
+                sha256 = _digest_of(row.apart.get(self._sha256)) if self._sha256 is not None else None
+            except ValueError as refused:
+                sha256, error = None, error or ("bad-sha256", str(refused))
+            yield VectorRow(row, vector, sha256, self._model_of(row), error)
+
+    def _model_of(self, row: Row) -> str | None:
+        model = row.apart.get(self._model) if self._model is not None else None
+        return (str(model).strip() or None) if model is not None else None
+
+
+# -- arrays ----------------------------------------------------------------------------------------------------------
+
+
+class _NpzTable:
+    """A ``.npz`` file with an array of vectors, one to a row, and others beside it."""
+
+    def __init__(
+        self, path: Path, name: str, uri_array: str | None, vector_array: str | None, key_array: str | None
+    ) -> None:
+        self.path, self._name = path, name
+        self._arrays = Arrays(path, name)
+        headers = self._arrays.headers
+        columns = list(headers)
+        self._vectors = _found(name, "array", "--vector-column", vector_array, _VECTOR_COLUMNS, columns)
+        self._sha256 = column_called(("sha256",), columns)
+        self._model = column_called(("model",), columns)
+        apart = {self._vectors, self._sha256, self._model} - {None, uri_array, key_array}
+        self._key = (
+            _found(name, "array", "--key-column", key_array, (), columns)
+            if key_array is not None
+            else column_called(("key",), columns, apart)
+        )
+        uri_array = uri_array or uri_column_among(columns, {self._key} | apart, first=_URI_COLUMNS)
+        self._uris = _found(name, "array", "--uri-column", uri_array, _URI_COLUMNS, columns)
+        self._arrays.check()
+        vectors = headers[self._vectors]
+        if len(vectors.shape) != 2 or vectors.dtype.kind not in "fiu":
+            raise ConfigurationError(
+                f"The array {self._vectors!r} of {name} has the shape {vectors.shape} and the type {vectors.dtype}. "
+                "Vectors are numbers, one row for each picture: (rows, dimensions)."
+            )
+        self.count, width = vectors.shape
+        self.width = width if self.count else None
+        if headers[self._uris].dtype.kind not in "US":
+            raise ConfigurationError(
+                f"The array {self._uris!r} of {name} is no text but {headers[self._uris].dtype}. "
+                "Name the one of paths or URLs with --uri-column."
+            )
+        self._scalars: dict[str, Array] = {}
+        for array, header in headers.items():
+            single = header.shape == () or (header.shape == (1,) and self.count != 1)
+            if single and array not in (self._vectors, self._uris):
+                self._scalars[array] = self._arrays.scalar(array)
+            elif not header.shape or header.shape[0] != self.count:
+                raise ConfigurationError(
+                    f"The array {array!r} of {name} has {header.shape[0] if header.shape else 1:,} rows, and "
+                    f"{self._vectors!r} has {self.count:,}: each picture has one of each."
+                )
+        for single_column in (self._uris, self._model, self._key):
+            if single_column is not None and len(headers[single_column].shape) > 1:
+                raise ConfigurationError(f"The array {single_column!r} of {name} has more than one column.")
+        self.models = self._models_named()
+
+    def rows(self) -> Iterator[VectorRow]:
+        apart = {name for name in (self._vectors, self._sha256, self._model) if name is not None}
+        rowwise = [name for name in self._arrays.headers if name not in self._scalars]
+        same = {name: python_values(value)[0] for name, value in self._scalars.items() if name not in apart}
+        number = 0
+        for chunk in self._arrays.chunks(rowwise, self.count, _ROWS):
+            vectors = chunk[self._vectors].astype(np.float64)
+            digests = _digests(chunk.get(self._sha256 or ""), len(vectors))
+            models = self._models(chunk, len(vectors))
+            columns = {name: python_values(values) for name, values in chunk.items() if name not in apart}
+            for each, vector in enumerate(vectors):
+                number += 1
+                cells = same | {name: values[each] for name, values in columns.items()}
+                row = row_of(self._name, number, cells, self._uris, self._key)
+                digest = digests[each]
+                error = ("bad-sha256", str(digest)) if isinstance(digest, ValueError) else None
+                sha256 = digest if isinstance(digest, bytes) else None
+                yield VectorRow(row, vector, sha256, models[each], error)
+
+    def _models_named(self) -> Sequence[str | None]:
+        if self._model is None:
+            return (None,)
+        if self._model in self._scalars:
+            return tuple(self._models({}, 1))
+        found: dict[str | None, None] = {}
+        for chunk in self._arrays.chunks([self._model], self.count, _ROWS):
+            found |= dict.fromkeys(self._models(chunk, len(chunk[self._model])))
+            if len(found) >= _MOST_MODELS:
+                break
+        return tuple(found)
+
+    def _models(self, chunk: Mapping[str, Array], count: int) -> list[str | None]:
+        if self._model is None:
+            return [None] * count
+        if self._model in self._scalars:
+            return [str(python_values(self._scalars[self._model])[0]).strip() or None] * count
+        return [str(name).strip() or None for name in python_values(chunk[self._model])]
+
+
+# -- cells -----------------------------------------------------------------------------------------------------------
+
+
+def _found(table: str, kind: str, option: str, given: str | None, names: Sequence[str], columns: Sequence[str]) -> str:
+    """The column that was named, or is called so; in whatever capitals."""
+    listed = ", ".join(map(repr, columns)) or "none"
+    if given is not None:
+        found = given if given in columns else column_called((given.strip().lower(),), columns)
+        if found is None:
+            raise ConfigurationError(f"{table} has no {kind} {given!r}. It has {listed}.")
+        return found
+    found = column_called(names, columns)
+    if found is None:
+        raise ConfigurationError(
+            f"{table} has no {kind} that is called {' or '.join(names)}. It has {listed}; name it with {option}."
+        )
+    return found
+
+
+def _vector_of(cell: object) -> tuple[Numbers | None, tuple[str, str] | None]:
+    """The numbers of a cell, or code and message of what is wrong with it."""
+    if cell is None or cell == "":
+        return None, ("no-vector", "The row has no vector.")
+    if isinstance(cell, str):
+        text = cell.strip()
+        if len(text) > _LONGEST_VECTOR:
+            return None, ("wrong-length", f"The vector is a text of {len(text):,} characters.")
+        if _BRACKETS.get(text[:1]) == text[-1:]:
+            text = text[1:-1]
+        parts: Sequence[Any] = text.split(",") if "," in text else text.replace(";", " ").split()
+        if "_" in text:
+            parts = ["_"]  # which Python takes in numbers
+    elif isinstance(cell, list | tuple):
+        parts = cell
+    else:
+        return None, ("no-vector", f"The row holds {str(cell)[:40]!r} instead of a vector.")
+    try:
+        with np.errstate(all="ignore"):
+            # a null becomes NaN, which is refused as such
+            numbers = np.array([np.nan if part is None else float(part) for part in parts], np.float64)
+    except (TypeError, ValueError, OverflowError):
+        return None, ("not-numbers", "The vector holds something that is no number.")
+    if not len(numbers):
+        return None, ("no-vector", "The vector is empty.")
+    return numbers, None
+
+
+def _digest_of(cell: object) -> bytes | None:
+    """A digest as hexadecimal text or as its 32 bytes; None where there is none."""
+    if cell is None or cell in ("", b""):
+        return None
+    if isinstance(cell, bytes) and len(cell) == 32:
+        return cell
+    text = cell.decode("ascii", "replace") if isinstance(cell, bytes) else str(cell)
+    match = _HEX.fullmatch(text.strip().lower())
+    if match is None:
+        raise ValueError(f"{text[:80]!r} is no SHA-256: 64 hexadecimal digits, or 32 bytes.")
+    return bytes.fromhex(match[1])
+
+
+def _digests(array: Array | None, count: int) -> list[bytes | ValueError | None]:
+    if array is None:
+        return [None] * count
+    # NumPy takes zeros at the end of bytes for padding
+    raw = array.dtype.kind in "SV" and array.dtype.itemsize == 32 and array.ndim == 1
+    if raw or (array.dtype == np.uint8 and array.shape[1:] == (32,)):
+        data = array.tobytes()
+        return [data[first : first + 32] for first in range(0, len(data), 32)]
+    values = array.tolist() if array.dtype.kind == "S" else python_values(array)
+    found: list[bytes | ValueError | None] = []
+    for value in values:
+        try:
+            found.append(_digest_of(value))
+        except ValueError as error:
+            found.append(error)
+    return found
+
+
+def damage_in(vector: Numbers, dimensions: int) -> tuple[str, str] | None:
+    """Code and message of what keeps a vector from being one of a model with so many dimensions, None if nothing."""
+    if len(vector) != dimensions:
+        return "wrong-length", f"The vector has {len(vector):,} numbers, and those of the model have {dimensions:,}."
+    if not np.isfinite(vector).all():
+        return "not-finite", "The vector holds a number that is not finite."
+    with np.errstate(all="ignore"):
+        half = vector.astype(np.float16)
+    if not np.isfinite(half).all():
+        return "out-of-range", "The vector holds a number beyond 65,504, the largest in half precision."
+    if not half.any():
+        return "zero-vector", "The vector holds only zeros, at least in half precision."
+    return None
+
+
+def stored_form(vector: Numbers) -> npt.NDArray[np.float32]:
+    """A vector as the tables give it back: rounded once, to half precision."""
+    return vector.astype(np.float16).astype(np.float32)
