@@ -4,16 +4,20 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fix lock clean
+.PHONY: help demo test test-pooler check fix lock clean
 
 help: ## show this
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
 
 demo: $(READY) ## draw sample pictures, search them, write a contact sheet
 	$(BIN)/lookalike demo
 
 test: $(READY) ## run every test, on all cores
 	$(BIN)/pytest -n auto --dist worksteal
+
+test-pooler: $(READY) ## run the tests of searches through PgBouncer
+	$(BIN)/pytest -n auto --dist worksteal --through-pooler tests/integration/test_search.py \
+		tests/integration/test_filtered_search.py
 
 check: $(READY) ## format, lint, types, layers
 	$(BIN)/ruff format --check .

@@ -215,7 +215,9 @@ def _pooler(request: pytest.FixtureRequest) -> Iterator[None]:
     if not request.config.getoption("--through-pooler"):
         yield
         return
-    program = shutil.which("pgbouncer") or pytest.fail("--through-pooler needs PgBouncer: apt install pgbouncer")
+    program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin") or pytest.fail(
+        "--through-pooler needs PgBouncer: apt install pgbouncer"
+    )
     server: EmbeddedServer = request.getfixturevalue("server")
     place = conninfo_to_dict(server.dsn)
     folder = Path(tempfile.mkdtemp(prefix="lookalike-pooler-"))
