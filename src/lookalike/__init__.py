@@ -20,24 +20,26 @@ from lookalike.errors import (
 )
 from lookalike.filters import field
 from lookalike.lookalike import Lookalike
-from lookalike.search import Part
-from lookalike.types import (
+from lookalike.reports import (
     BuildProgress,
-    Deleted,
-    Embedding,
-    Failure,
-    File,
-    Hit,
     ImportReport,
     IndexBuild,
     IndexRecall,
     IndexStatus,
     IngestPlan,
     IngestReport,
+    RecallAt,
+)
+from lookalike.search import Part
+from lookalike.types import (
+    Deleted,
+    Embedding,
+    Failure,
+    File,
+    Hit,
     Model,
     ModelStatus,
     Price,
-    RecallAt,
     RememberedText,
     Result,
     Status,

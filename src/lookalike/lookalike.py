@@ -16,35 +16,24 @@ from lookalike.config import DEFAULT_MODEL, Settings
 from lookalike.embedders import Budget, Embedder, open_embedder
 from lookalike.embedders.http import INTERACTIVE
 from lookalike.errors import ConfigurationError, ItemError, ModelMismatch, SourceNotFound
+from lookalike.index_care import IndexCare
 from lookalike.ingest import Preparation, Retry, Sources, Terms, backfill, failures_allowed, ingest, plan
 from lookalike.ingest.precomputed import Import, model_of, open_table
 from lookalike.ingest.sources import collection_named
 from lookalike.pictures.copies import copy_picture
 from lookalike.pictures.reading import Reader
+from lookalike.reports import (
+    ImportReport,
+    IngestPlan,
+    IngestReport,
+)
 from lookalike.search import ImageQuery, Part, QueryLike, Scope, Searcher, SearchOptions
-from lookalike.store import index, reading
+from lookalike.store import reading
 from lookalike.store.database import Database
 from lookalike.store.models import StoredModel
 from lookalike.store.pace import SharedPace
-from lookalike.store.recall import index_recall
 from lookalike.store.writing import COLLECTION, delete_named
-from lookalike.types import (
-    BuildProgress,
-    Deleted,
-    Embedding,
-    Failure,
-    Hit,
-    ImportReport,
-    IndexBuild,
-    IndexRecall,
-    IndexStatus,
-    IngestPlan,
-    IngestReport,
-    Model,
-    RememberedText,
-    Result,
-    Status,
-)
+from lookalike.types import Deleted, Embedding, Failure, Hit, Model, RememberedText, Result, Status
 from lookalike.uris import as_uuid, uri_of, without_secrets
 
 _log = logging.getLogger("lookalike")
@@ -323,80 +312,10 @@ class Lookalike:
         )
         return run.rehearse() if dry_run else run.run()
 
-    def index_status(self, model: str | None = None) -> Sequence[IndexStatus]:
-        """How the HNSW index of each model is, or of the one named.
-
-        Raises:
-            ImageNotFound: nothing is embedded under that model.
-        """
-        return index.index_status(self._database, self._rooms(model).model.name if model is not None else None)
-
-    def build_index(
-        self,
-        model: str | None = None,
-        *,
-        memory: int | None = None,
-        workers: int | None = None,
-        progress: Callable[[BuildProgress], None] | None = None,
-        stop: threading.Event | None = None,
-    ) -> IndexBuild:
-        """Build a model's HNSW index anew, while searches and writes go on with what there is.
-
-        Args:
-            model: name of the model, by default ``LOOKALIKE_MODEL``, else the active one.
-            memory: bytes that the build may use, by default what it needs, as far as the server seems to have it.
-            workers: processes beside the first, by default as many as the server allows.
-            progress: told a few times a second how far the build is.
-            stop: set it from another thread to cancel the build; nothing is left behind.
-
-        Raises:
-            ImageNotFound: nothing is embedded under the model.
-            ConfigurationError: the connection leads through a pooler.
-            DatabaseError: somebody else builds it just now, or the database refuses.
-        """
-        return index.build_index(
-            self._database, self._rooms(model), memory=memory, workers=workers, progress=progress, stop=stop
-        )
-
-    def index_recall(
-        self,
-        model: str | None = None,
-        *,
-        queries: int = 100,
-        limit: int = 10,
-        ef_search: Sequence[int] = (40, 100, 200, 400),
-        seed: int = 0,
-        progress: Callable[[int, int], None] | None = None,
-        stop: threading.Event | None = None,
-    ) -> IndexRecall:
-        """What searches by the index find of what an exact one finds, on earlier queries and on stored images.
-
-        Args:
-            model: name of the model, by default ``LOOKALIKE_MODEL``, else the active one.
-            queries: how many to search with; up to half of them earlier queries.
-            limit: the k of recall@k.
-            ef_search: numbers of candidates to compare, 1 to 1000 each.
-            seed: which queries are chosen.
-            progress: told how many queries are done, of how many.
-            stop: set it from another thread to end with what has been asked so far.
-
-        Raises:
-            ValueError: a number makes no sense.
-            ImageNotFound: nothing is embedded under the model.
-            DatabaseError: there is no valid index to compare.
-        """
-        if queries < 1 or limit < 1 or not ef_search or not all(1 <= ef <= 1000 for ef in ef_search):
-            raise ValueError("queries and limit are 1 or more, and each ef_search is 1 to 1000")
-        return index_recall(
-            self._database,
-            self._rooms(model),
-            queries=queries,
-            limit=limit,
-            ef_search=ef_search,
-            seed=seed,
-            progress=progress,
-            stop=stop,
-        )
+    @property
+    def index(self) -> IndexCare:
+        """The care of the HNSW indexes: their status, building them, and what they find."""
+        return IndexCare(self._database, self._rooms)
 
     def _rooms(self, model: str | None) -> StoredModel:
         return self._searcher(model).require_vectors()

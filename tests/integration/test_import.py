@@ -218,7 +218,7 @@ def test_a_vector_that_differs_takes_the_place_of_the_stored_one(images: Lookali
     np.testing.assert_array_equal([stored(dsn)[uri] for uri in uris], second)
     # what the second file does not speak of stays
     assert rows(dsn, "select metadata->>'title' from lookalike.files order by 1") == [("x",), ("y",), ("z",)]
-    assert [status.rows for status in images.index_status()] == [3]
+    assert [status.rows for status in images.index.status()] == [3]
 
 
 def test_vectors_by_uri_are_of_the_images_that_lie_there(images: Lookalike, dsn: str, photos: Path) -> None:
@@ -450,12 +450,12 @@ def test_a_killed_load_is_completed_by_the_next(
             eventually(loading)
         process.send_signal(signal.SIGKILL)
     with Lookalike.open(settings_for(dsn)) as images:
-        assert [status.state for status in images.index_status()] == ["missing"]
+        assert [status.state for status in images.index.status()] == ["missing"]
         before = rows(dsn, "select count(*) from lookalike.embeddings")[0][0]
         assert 0 < before < count
         report = images.import_vectors(path)
         assert (report.embedded, report.unchanged, report.index) == (count - before, before, "built")
-        (status,) = images.index_status()
+        (status,) = images.index.status()
         assert (status.state, status.rows, status.left_overs) == ("valid", count, ())
 
 

@@ -92,22 +92,22 @@ def held(dsn: str, statement: str) -> Iterator[psycopg.Connection]:
 
 
 def test_the_state_of_an_index(library: Lookalike, pool: Database, vectors: Matrix) -> None:
-    (before,) = library.index_status()
+    (before,) = library.index.status()
     assert (before.model, before.index, before.state, before.rows) == (MODEL, INDEX, "valid", COUNT)
     assert (before.left_overs, before.build, before.fits) == ((), None, True)
     assert before.index_bytes > COUNT * 2048
     assert before.table_bytes > COUNT * 2048
     nearest(pool, rooms(pool), vectors[0], limit=10, exact=False)
     pool.engine.dispose()  # a session tells its numbers when it ends
-    assert library.index_status(MODEL)[0].scans == before.scans + 1
+    assert library.index.status(MODEL)[0].scans == before.scans + 1
     with pytest.raises(ImageNotFound):
-        library.index_status("elsewhere/unknown-1")
+        library.index.status("elsewhere/unknown-1")
 
 
 def test_recall_agrees_with_numpy(library: Lookalike, pool: Database, vectors: Matrix) -> None:
-    found = library.index_recall(MODEL, queries=40, ef_search=(15, 100), seed=3)
+    found = library.index.recall(MODEL, queries=40, ef_search=(15, 100), seed=3)
     assert len(found.images) == 40
-    again = library.index_recall(MODEL, queries=20, ef_search=(15,), seed=3)
+    again = library.index.recall(MODEL, queries=20, ef_search=(15,), seed=3)
     assert again.images == found.images[:20]
     ids = [UUID(bytes=sha256(f"https://pictures.example/{n}.jpg".encode()).digest()[:16]) for n in range(COUNT)]
     numbers = {image_id: number for number, image_id in enumerate(ids)}
@@ -138,13 +138,13 @@ def test_recall_asks_what_was_asked_before(library: Lookalike, pool: Database, v
     for number in range(3):
         digest = sha256(bytes([number])).digest()
         remember_query(pool, "text", digest, f"a text {number}", Embedding(model, vectors[number] + 0.1))
-    found = library.index_recall(MODEL, queries=10, ef_search=(100,))
+    found = library.index.recall(MODEL, queries=10, ef_search=(100,))
     assert sorted(found.texts) == ["a text 0", "a text 1", "a text 2"]
     assert (len(found.images), found.pictures) == (7, ())
-    assert library.index_recall(MODEL, queries=10, ef_search=(100,), seed=1).images != found.images
+    assert library.index.recall(MODEL, queries=10, ef_search=(100,), seed=1).images != found.images
     execute(pool.url, "delete from lookalike.queries")
     with pytest.raises(ValueError, match="1000"):
-        library.index_recall(MODEL, ef_search=(0,))
+        library.index.recall(MODEL, ef_search=(0,))
 
 
 # -- building --------------------------------------------------------------------------------------------------------
@@ -157,7 +157,7 @@ def test_building_replaces_what_is_there_while_somebody_reads(
     done: list[IndexBuild] = []
     with held(module_dsn, "select count(*) from lookalike.embeddings_1") as reader:
         reader.execute("lock table lookalike.embeddings_1 in access share mode")
-        build = threading.Thread(target=lambda: done.append(library.build_index(MODEL)))
+        build = threading.Thread(target=lambda: done.append(library.index.build(MODEL)))
         build.start()
         # complete, but the old one is being read
         eventually(lambda: (f"{INDEX}_new", True) in indexes(module_dsn))
@@ -175,18 +175,18 @@ def test_a_build_shows_itself_keeps_others_out_and_can_be_cancelled(library: Loo
     def progress(found: BuildProgress) -> None:
         seen.append(found)
         if "waiting" in found.phase and not stop.is_set():
-            (status,) = library.index_status(MODEL)
+            (status,) = library.index.status(MODEL)
             assert status.state == "valid"
             assert status.build is not None
             assert status.left_overs == ()
             with pytest.raises(DatabaseError, match="somebody else") as caught:
-                library.build_index(MODEL)
+                library.index.build(MODEL)
             refused.append(caught.value)
             stop.set()
             blocker.commit()
 
     with held(module_dsn, "lock table lookalike.embeddings_1 in row exclusive mode") as blocker:
-        built = library.build_index(MODEL, progress=progress, stop=stop)
+        built = library.index.build(MODEL, progress=progress, stop=stop)
     assert built.stopped == "interrupted"
     assert seen
     assert refused
@@ -195,7 +195,7 @@ def test_a_build_shows_itself_keeps_others_out_and_can_be_cancelled(library: Loo
 
 def build_in_vain(library: Lookalike) -> None:
     with pytest.raises(DatabaseError):
-        library.build_index(MODEL)
+        library.index.build(MODEL)
 
 
 def test_what_killed_builds_leave_behind_is_found_and_replaced(
@@ -208,11 +208,11 @@ def test_what_killed_builds_leave_behind_is_found_and_replaced(
         rows(module_dsn, "select pg_terminate_backend(pid) from pg_stat_progress_create_index")
         build.join()
     execute(module_dsn, f"alter index lookalike.{INDEX} rename to {INDEX}_ccold")
-    (status,) = library.index_status(MODEL)
+    (status,) = library.index.status(MODEL)
     assert (status.state, status.left_overs) == ("missing", (f"{INDEX}_ccold", f"{INDEX}_new"))
     with pytest.raises(DatabaseError, match="index build"):
-        library.index_recall(MODEL)
-    built = library.build_index(MODEL, workers=0)
+        library.index.recall(MODEL)
+    built = library.index.build(MODEL, workers=0)
     assert (built.was, built.removed, built.workers) == ("missing", (f"{INDEX}_ccold", f"{INDEX}_new"), 0)
     assert indexes(module_dsn) == [(INDEX, True)]
 
@@ -231,14 +231,14 @@ def test_a_client_that_is_killed_leaves_nothing_that_the_next_build_does_not_men
     # the server may complete what nobody waits for any more
     eventually(lambda: rows(module_dsn, "select pid from pg_stat_progress_create_index") == [])
     eventually(lambda: rows(module_dsn, "select pid from pg_locks where locktype = 'advisory'") == [])
-    assert library.build_index(MODEL).stopped is None
+    assert library.index.build(MODEL).stopped is None
     assert indexes(module_dsn) == [(INDEX, True)]
 
 
 def test_too_little_memory_is_said_and_too_little_shared_memory_is_done_without(
     library: Lookalike, pool: Database, module_dsn: str
 ) -> None:
-    small = library.build_index(MODEL, memory=bytes_of("4 MB"))
+    small = library.index.build(MODEL, memory=bytes_of("4 MB"))
     assert not small.fits
     assert any("4 MB" in note for note in small.notes)
     if rows(module_dsn, "show dynamic_shared_memory_type") != [("posix",)]:
@@ -247,7 +247,7 @@ def test_too_little_memory_is_said_and_too_little_shared_memory_is_done_without(
     assert (alone.workers, alone.fits) == (0, True)
     assert any("/dev/shm" in note for note in alone.notes)
     # and what it was built with stays
-    library.build_index(MODEL)
+    library.index.build(MODEL)
     assert rows(module_dsn, f"select reloptions from pg_class where relname = '{INDEX}'") == [
         (["m=8", "ef_construction=32"],)
     ]

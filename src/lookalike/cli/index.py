@@ -16,8 +16,8 @@ from rich.table import Table
 from lookalike.cli.output import JsonOption, ModelOption, err, open_library, out, say, write_json
 from lookalike.cli.progress import stop_on_signal
 from lookalike.errors import ConfigurationError
+from lookalike.reports import BuildProgress, IndexStatus
 from lookalike.store.index import bytes_of
-from lookalike.types import BuildProgress, IndexStatus
 
 index = typer.Typer(no_args_is_help=True, help="The HNSW indexes: one for each model.")
 
@@ -32,7 +32,7 @@ def status(
 ) -> None:
     """Show how the index of each model is: whether searches can use it, its size, and builds under way."""
     with open_library() as images:
-        found = images.index_status(model)
+        found = images.index.status(model)
     if as_json:
         write_json({"indexes": [dataclasses.asdict(one) for one in found]})
         return
@@ -75,7 +75,7 @@ def build(
     first = "Cancelling the build, and removing what there is of it."
     second = "Press Ctrl-C once more to end at once."
     with open_library() as images, stop_on_signal(first, second) as stop, _watched() as progress:
-        done = images.build_index(model, memory=size, workers=workers, progress=progress, stop=stop.event)
+        done = images.index.build(model, memory=size, workers=workers, progress=progress, stop=stop.event)
     if as_json:
         write_json(dataclasses.asdict(done))
     elif done.stopped is None:
@@ -115,7 +115,7 @@ def recall(
     first = "Ending with what has been asked so far."
     second = "Giving up; press Ctrl-C once more to end at once."
     with open_library() as images, stop_on_signal(first, second) as stop, _counted() as progress:
-        found = images.index_recall(
+        found = images.index.recall(
             model, queries=queries, limit=limit, ef_search=candidates, seed=seed, progress=progress, stop=stop.event
         )
     if as_json:

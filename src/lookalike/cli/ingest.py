@@ -25,7 +25,7 @@ from lookalike.cli.progress import show_progress, stop_on_signal
 from lookalike.config import DEFAULT_MODEL
 from lookalike.errors import ConfigurationError, LookalikeError
 from lookalike.ingest import failures_allowed
-from lookalike.types import IngestPlan, IngestReport
+from lookalike.reports import IngestPlan, IngestReport
 
 RateOption = Annotated[
     float | None,

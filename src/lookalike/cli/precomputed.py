@@ -13,7 +13,7 @@ from lookalike.cli.output import JsonOption, open_library, say, write_json
 from lookalike.cli.progress import show_progress, stop_on_signal
 from lookalike.errors import LookalikeError
 from lookalike.ingest import failures_allowed
-from lookalike.types import ImportReport
+from lookalike.reports import ImportReport
 
 _INDEX = {
     "rebuilt": "the index was dropped for the load and built again",

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.text import Text
 
 from lookalike.cli.output import err, say
-from lookalike.types import ImportReport, IngestReport
+from lookalike.reports import ImportReport, IngestReport
 
 _PLAIN_SECONDS = 30.0
 

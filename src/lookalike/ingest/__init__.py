@@ -22,9 +22,9 @@ from lookalike.ingest.prepare import Preparation
 from lookalike.ingest.prune import noting, prune_gone
 from lookalike.ingest.sources import Sources
 from lookalike.ingest.spill import Seen
+from lookalike.reports import IngestReport
 from lookalike.store.database import Database
 from lookalike.store.writing import Retry
-from lookalike.types import IngestReport
 
 __all__ = ["Preparation", "Retry", "Sources", "Terms", "backfill", "failures_allowed", "ingest", "plan"]
 

@@ -37,10 +37,11 @@ from lookalike.ingest.prepare import Preparation
 from lookalike.ingest.sources import Candidate
 from lookalike.ingest.work import Done, Tally, ToEmbed, UnderWay
 from lookalike.ingest.writer import Writer
+from lookalike.reports import IngestReport
 from lookalike.store.claims import LEASE_SECONDS, alone, release_all, renew
 from lookalike.store.database import Database
 from lookalike.store.writing import NO_RETRY, Retry, begin_run, end_run, remove_abandoned
-from lookalike.types import Deleted, IngestReport, Price
+from lookalike.types import Deleted, Price
 
 _WRITE_BATCH = 256
 _TICK_SECONDS = 0.2

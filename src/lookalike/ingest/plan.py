@@ -13,10 +13,11 @@ from lookalike.ingest.prepare import Picture, Preparation
 from lookalike.ingest.prune import gone_files, noting
 from lookalike.ingest.sources import Candidate, Sources
 from lookalike.ingest.spill import Seen
+from lookalike.reports import IngestPlan
 from lookalike.store.database import Database
 from lookalike.store.reading import embedded_contents
 from lookalike.store.writing import UNSUPPORTED, Known, Retry, known_places
-from lookalike.types import IngestPlan, Usage
+from lookalike.types import Usage
 
 _WALK_BATCH = 256
 _READ_BATCH = 16

@@ -14,9 +14,9 @@ import psycopg
 from psycopg import sql
 
 from lookalike.errors import ConfigurationError, DatabaseError, DatabaseUnavailable
+from lookalike.reports import BuildProgress, IndexBuild, IndexStatus
 from lookalike.store.database import Database
 from lookalike.store.models import StoredModel, models
-from lookalike.types import BuildProgress, IndexBuild, IndexStatus
 
 _MIB = 1 << 20
 _LEAST_MEMORY = 64 * _MIB

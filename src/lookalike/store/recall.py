@@ -13,10 +13,11 @@ import numpy as np
 from pgvector import HalfVector
 
 from lookalike.errors import DatabaseError, ImageNotFound
+from lookalike.reports import IndexRecall, RecallAt
 from lookalike.store.database import Database
 from lookalike.store.models import StoredModel
 from lookalike.store.nearest import nearest
-from lookalike.types import IndexRecall, RecallAt, Result, Vector
+from lookalike.types import Result, Vector
 
 _TIE = 1e-9
 

@@ -15,10 +15,11 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from lookalike.errors import DatabaseError, ImageNotFound, ModelMismatch
+from lookalike.reports import ImportReport, IngestReport
 from lookalike.store.claims import release
 from lookalike.store.database import Database
 from lookalike.store.models import add_model
-from lookalike.types import DIMENSIONS, Content, Deleted, Embedding, ImportReport, IngestReport, Model, Vector
+from lookalike.types import DIMENSIONS, Content, Deleted, Embedding, Model, Vector
 from lookalike.uris import redacted
 
 COLLECTION = "default"

@@ -25,6 +25,7 @@ from lookalike.ingest.patience import Patiently
 from lookalike.ingest.precomputed.tables import VectorRow, VectorTable, damage_in, open_table, stored_form
 from lookalike.ingest.sources.candidate import Candidate, nameable
 from lookalike.ingest.spill import Seen
+from lookalike.reports import ImportReport
 from lookalike.store.database import Database
 from lookalike.store.index import build_index, drop_index, may_build
 from lookalike.store.reading import model_to_search, stored_vectors
@@ -40,7 +41,7 @@ from lookalike.store.writing import (
     storable,
     write_files,
 )
-from lookalike.types import DIMENSIONS, Embedding, ImportReport, Model
+from lookalike.types import DIMENSIONS, Embedding, Model
 from lookalike.uris import path_of, uri_of, without_secrets
 
 __all__ = ["Import", "model_of", "open_table"]
