@@ -14,7 +14,7 @@ from uuid import UUID
 
 from lookalike.config import DEFAULT_MODEL, Settings
 from lookalike.embedders import Budget, Embedder, open_embedder
-from lookalike.embedders.http import INTERACTIVE
+from lookalike.embedders.terms import INTERACTIVE
 from lookalike.errors import ConfigurationError, ItemError, ModelMismatch, SourceNotFound
 from lookalike.index_care import IndexCare
 from lookalike.ingest import Preparation, Retry, Sources, Terms, backfill, failures_allowed, ingest, plan

@@ -9,7 +9,8 @@ from urllib.parse import quote, unquote, urlsplit
 from uuid import UUID
 
 _URL = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.-]*)://([^/?#\\]*)([^?#]*)(\?[^#]*)?(#.*)?", re.DOTALL)
-_URL_IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>`]+")
+# a scheme begins where a word does; else a long word would be looked through from each of its letters
+_URL_IN_TEXT = re.compile(r"(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>`]+")
 _SEPARATORS = re.compile(r"([&;])")
 
 _SECRET = (

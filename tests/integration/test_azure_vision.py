@@ -26,7 +26,7 @@ from PIL import Image
 from lookalike.config import Secret, Settings
 from lookalike.embedders import http, open_embedder
 from lookalike.embedders.azure_vision import AzureVision
-from lookalike.embedders.http import BATCH, INTERACTIVE, Patience
+from lookalike.embedders.terms import BATCH, INTERACTIVE, Patience
 from lookalike.emulator import Emulator, expected_vector
 from lookalike.errors import (
     ConfigurationError,

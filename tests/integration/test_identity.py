@@ -15,7 +15,7 @@ import pytest
 
 from lookalike import ConfigurationError, CredentialsRefused, Settings
 from lookalike.embedders import open_embedder
-from lookalike.embedders.http import INTERACTIVE
+from lookalike.embedders.terms import INTERACTIVE
 from lookalike.emulator import Emulator
 from lookalike.errors import ItemError
 from lookalike.types import Embedding

@@ -21,18 +21,8 @@ import urllib3
 from requests.adapters import BaseAdapter
 
 from lookalike.embedders import http
-from lookalike.embedders.http import (
-    BATCH,
-    INTERACTIVE,
-    Answer,
-    Classify,
-    Client,
-    Patience,
-    Retry,
-    TokenBucket,
-    Verdict,
-    read_embeddings,
-)
+from lookalike.embedders.http import Answer, Classify, Client, Retry, TokenBucket, Verdict, read_embeddings
+from lookalike.embedders.terms import BATCH, INTERACTIVE, Patience
 from lookalike.errors import (
     ContractBroken,
     CredentialsRefused,

@@ -12,7 +12,6 @@ from typing import Annotated
 import typer
 
 from lookalike.cli.output import say, settings
-from lookalike.emulator import Emulator, parse_fault
 from lookalike.errors import ConfigurationError
 from lookalike.store.database import Database
 from lookalike.store.embedded import EmbeddedServer
@@ -99,6 +98,9 @@ def emulator(
 
     The key that it accepts is: emulator
     """
+    # no other command should wait for it to load
+    from lookalike.emulator import Emulator, parse_fault
+
     faults = dict(parse_fault(text) for text in fault or [])
     service = Emulator(port, recordings=recordings, latency_ms=latency_ms, rate=rate, faults=faults)
 

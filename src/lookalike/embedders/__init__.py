@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from lookalike.config import Settings
-from lookalike.embedders.http import BATCH, Budget, Ledger, Patience
+from lookalike.embedders.terms import BATCH, Budget, Ledger, Patience
 from lookalike.errors import ConfigurationError, ItemError
 from lookalike.types import Embedding, ImageInput, Limits, Model, Usage
 

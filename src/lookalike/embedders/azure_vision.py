@@ -17,7 +17,8 @@ from datetime import date
 from urllib.parse import urlsplit
 
 from lookalike.config import Settings
-from lookalike.embedders.http import CONNECTIONS, Budget, Client, Ledger, Patience, Verdict, read_embeddings
+from lookalike.embedders.http import CONNECTIONS, Client, Verdict, read_embeddings
+from lookalike.embedders.terms import Budget, Ledger, Patience
 from lookalike.errors import ConfigurationError, ContractBroken, CredentialsRefused, ItemError, ServiceError
 from lookalike.identity import Tokens
 from lookalike.types import DIMENSIONS, Embedding, ImageInput, Limits, Model, Usage

@@ -29,15 +29,15 @@ from email.utils import parsedate_to_datetime
 from functools import partial
 from http.cookiejar import DefaultCookiePolicy
 from types import NoneType
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 import numpy as np
 import requests
 import urllib3.exceptions
 
+from lookalike.embedders.terms import Budget, Ledger, Patience
 from lookalike.errors import (
-    BudgetSpent,
     ContractBroken,
     CredentialsRefused,
     Interrupted,
@@ -54,38 +54,11 @@ _log = logging.getLogger("lookalike.embedders")
 _IN_A_ROW = 10  # equal failures without a success in between are the fault of no input
 _ROUNDING = 0.001
 _RESERVED_SECONDS = 0.2
-_GLANCE_SECONDS = 0.2
 _STALE_SECONDS = 0.3  # with what the ledger saves up, less than the second's worth that services do
 _REQUEST_IDS = ("apim-request-id", "x-request-id", "x-ms-request-id")
 _SECONDS = re.compile(r"\b(?:retry|again) (?:after|in) (\d+(?:\.\d+)?) ?s(?:ec(?:ond)?s?)?\b", re.IGNORECASE)
 _QUERY = re.compile(r"(https?://[^\s?#'\"<>]*)[?#][^\s'\"<>]*")
 _USERINFO = re.compile(r"(https?://)[^\s/@'\"<>]*@")
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long to go on when a service falters, in seconds.
-
-    Attributes:
-        deadline: after so long a call is given up whatever the reason; a 429 is waited out until then.
-        tries, duration: what may pass is tried at least so often *and* for so long, as far as the deadline allows.
-        longest_wait: between two tries, where the service itself names no time.
-        connect_timeout, read_timeout: of a single try.
-    """
-
-    deadline: float
-    tries: int = 8
-    duration: float = 0.0
-    longest_wait: float = 60.0
-    connect_timeout: float = 10.0
-    read_timeout: float = 60.0
-
-
-BATCH = Patience(deadline=12 * 3600.0, duration=300.0)
-"""For runs that nobody watches."""
-
-INTERACTIVE = Patience(deadline=30.0, longest_wait=4.0, connect_timeout=5.0, read_timeout=10.0)
-"""For questions that somebody waits for; eight tries fit in before the deadline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,16 +114,6 @@ def _sleep(seconds: float, stop: threading.Event | None) -> None:
         time.sleep(seconds)
     elif stop.wait(seconds):
         raise Interrupted("Stopped while waiting for the embedding service.")
-
-
-class Ledger(Protocol):
-    """Turns that several processes share, for example in a database."""
-
-    def reserve(self, credential: str, rate: float, count: int) -> float | None:
-        """Reserve `count` turns, ``1 / rate`` seconds apart; seconds from now to the first, None if it cannot tell."""
-
-    def pause(self, credential: str, seconds: float) -> None:
-        """Let nobody through for so many seconds."""
 
 
 class TokenBucket:
@@ -220,39 +183,6 @@ class TokenBucket:
 
 _buckets: dict[str, TokenBucket] = {}
 """This process's bucket of each credential. They outlive the embedders that use them, as the service's own do."""
-
-
-class Budget:
-    """So many calls may be billed, and no more. Thread-safe."""
-
-    def __init__(self, calls: int) -> None:
-        self._left = calls
-        self._under_way = 0
-        self._changed = threading.Condition()
-
-    def take(self, stop: threading.Event | None) -> None:
-        """Take a call out of the budget; wait where all that is left is under way, as it may turn out unbilled.
-
-        Raises:
-            BudgetSpent: nothing is left.
-            Interrupted: `stop` was set.
-        """
-        with self._changed:
-            while self._left <= 0:
-                if self._under_way == 0:
-                    raise BudgetSpent("As many calls were billed as were allowed.")
-                self._changed.wait(_GLANCE_SECONDS)
-                if stop is not None and stop.is_set():
-                    raise Interrupted("Stopped while waiting for the embedding service.")
-            self._left -= 1
-            self._under_way += 1
-
-    def settle(self, *, billed: bool) -> None:
-        """Give back a call that was not billed."""
-        with self._changed:
-            self._under_way -= 1
-            self._left += not billed
-            self._changed.notify_all()
 
 
 class Client:

@@ -8,7 +8,6 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 from sqlalchemy import Select
-from sqlalchemy.dialects.postgresql.psycopg import dialect as psycopg_dialect
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.sql.expression import CompoundSelect
 from sqlalchemy.types import Integer, String, Uuid
@@ -133,6 +132,9 @@ class Conditions:
                 "A select to search among gives image ids (a column of type Uuid) or keys (text or integer), not "
                 f"{kind!r}. Say which it is: select(cast(column, Uuid)) or select(cast(column, String))."
             )
+        # takes a while to load, which no other search should wait for
+        from sqlalchemy.dialects.postgresql.psycopg import dialect as psycopg_dialect
+
         dialect = psycopg_dialect()  # type: ignore[no-untyped-call]
         try:
             compiled = select.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
