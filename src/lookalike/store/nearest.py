@@ -224,9 +224,9 @@ class _Plan:
         least = LEAST_EF_SEARCH_FILTERED if conditions.sql else LEAST_EF_SEARCH
         self.ef_search = ef_search or min(max(least, 3 * walk), MOST_EF_SEARCH)
         # An exact search costs as many comparisons as files match, a walk as many steps as it takes to come upon
-        # enough of them; a step compares the query with about ten vectors.
+        # enough of them; as measured, a step costs fifteen comparisons.
         rows = stored.bytes / _BYTES_PER_VECTOR
-        most = max(_FEW_MATCHES, math.isqrt(int(10 * walk * rows)))
+        most = max(_FEW_MATCHES, math.isqrt(int(15 * walk * rows)))
         self._parameters = {
             **parameters,
             **conditions.parameters,
