@@ -49,7 +49,7 @@ _SMALLEST_HALF, _LARGEST_HALF = 0.01, 65_000.0
 """Between these, the largest number of a vector keeps its precision when all are halved."""
 
 _SIGN = re.compile(r"(?:^|\s+)([+-])\s+")
-_WEIGHT = re.compile(r"(\d+(?:\.\d+)?):(?!//)\s*(.+)", re.DOTALL)
+_WEIGHT = re.compile(r"(\d+(?:\.\d+)?):(?!//)\s*(.*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
