@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -36,6 +37,8 @@ from lookalike.store.writing import COLLECTION, delete_named
 from lookalike.types import Deleted, Embedding, Failure, Hit, Model, RememberedText, Result, Status
 from lookalike.uris import as_uuid, uri_of, without_secrets
 
+_MODEL_SECONDS = 1.0
+
 _log = logging.getLogger("lookalike")
 
 
@@ -60,6 +63,7 @@ class Lookalike:
         self._reader = Reader(settings)
         self._embedders: dict[str, Embedder] = {}
         self._announced: set[str] = set()
+        self._seen_models: dict[str | None, tuple[StoredModel | None, float]] = {}
         self._lock = threading.Lock()
 
     @classmethod
@@ -522,9 +526,17 @@ class Lookalike:
 
     def _searcher(self, model: str | None) -> Searcher:
         named = model or self._settings.model
-        stored = reading.model_to_search(self._database, Model(named).name if named else None)
+        stored = self._stored(Model(named).name if named else None)
         name = named or (stored.model.name if stored else DEFAULT_MODEL)
         return Searcher(self._database, name, stored, lambda: self._embedder(name), self._reader, self._announce)
+
+    def _stored(self, name: str | None) -> StoredModel | None:
+        """The rooms of a model, as they were a second ago at most: many searches in a row ask for them once."""
+        found, at = self._seen_models.get(name, (None, 0.0))
+        if found is None or time.monotonic() - at > _MODEL_SECONDS:
+            found = reading.model_to_search(self._database, name)
+            self._seen_models[name] = (found, time.monotonic())
+        return found
 
     @contextlib.contextmanager
     def _batch_embedder(

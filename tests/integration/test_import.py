@@ -232,6 +232,50 @@ def test_vectors_by_uri_are_of_the_images_that_lie_there(images: Lookalike, dsn:
     assert rows(dsn, "select count(*) from lookalike.embeddings") == [(40,)]
 
 
+def test_a_picture_that_has_moved_on_keeps_its_vector(images: Lookalike, dsn: str, tmp_path: Path) -> None:
+    """What lies at its old place now is another picture, although that place once gave it its id."""
+    folder = tmp_path / "photos"
+    first, other = draw_pictures(folder, 2)
+    model, wide = images.model_name(), vectors(2, 1024)
+    told = {"uri": np.array([uri_of(first)]), "model": np.array(model)}
+    images.import_vectors(npz(tmp_path / "1.npz", vectors=wide[:1], **told))
+    images.ingest(first)  # now its bytes are known
+    moved = first.rename(folder / "moved.jpg")
+    images.ingest(folder, prune=True)
+    first.write_bytes(other.read_bytes()[:-2] + b"\xff\xd9")
+    before = rows(dsn, "select image_id from lookalike.files where uri like '%/moved.jpg'")
+    report = images.import_vectors(npz(tmp_path / "2.npz", vectors=wide[1:], **told))
+    assert (report.embedded, report.replaced) == (1, 0)
+    found = stored(dsn, model)
+    np.testing.assert_array_equal(found[uri_of(moved)], wide[0])
+    np.testing.assert_array_equal(found[uri_of(first)], wide[1])
+    assert rows(dsn, "select image_id from lookalike.files where uri like '%/moved.jpg'") == before
+    assert images.import_vectors(tmp_path / "2.npz").unchanged == 1
+
+
+def test_a_place_is_one_image_in_every_collection(images: Lookalike, dsn: str, photos: Path) -> None:
+    images.ingest(photos)
+    names = sorted(path.name for path in photos.iterdir())
+    images.import_vectors(npz(photos / "x.npz", files=np.array(names), vectors=vectors(20)), collection="shop")
+    assert rows(dsn, "select count(*) from lookalike.images") == [(20,)]
+    assert rows(dsn, "select collection, count(*) from lookalike.files group by 1 order by 1") == [
+        ("default", 20),
+        ("shop", 20),
+    ]
+
+
+def test_metadata_that_an_import_does_not_mention_stay(images: Lookalike, dsn: str, tmp_path: Path) -> None:
+    names = {"uri": np.array(["https://x.example/1.jpg", "https://x.example/2.jpg"]), "vectors": vectors(2)}
+    images.import_vectors(
+        npz(tmp_path / "1.npz", artist=np.array(["a", "b"]), year=np.array([1, 2]), key=np.array(["k", "l"]), **names)
+    )
+    images.import_vectors(npz(tmp_path / "2.npz", year=np.array([3, 4]), tag=np.array(["x", "y"]), **names))
+    assert rows(dsn, "select key, metadata from lookalike.files order by uri") == [
+        ("k", {"artist": "a", "year": 3, "tag": "x"}),
+        ("l", {"artist": "b", "year": 4, "tag": "y"}),
+    ]
+
+
 def test_an_ingest_leaves_imported_vectors_alone(
     images: Lookalike, emulator: Emulator, dsn: str, tmp_path: Path
 ) -> None:

@@ -71,12 +71,32 @@ begin
              order by n.sha256, i.image_id) known
      where known.sha256 = b.sha256;
 
+    -- what is known by its URI alone is whatever lies there, in this collection or else in another
     if merge_batch.replace then
         update pg_temp.lookalike_batch b
-           set image_id = f.image_id
-          from lookalike.files f
-         where b.sha256 is null and f.collection = b.collection and f.uri = b.uri and f.image_id <> b.image_id;
+           set image_id = known.image_id
+          from (select distinct on (n.collection, n.uri) n.collection, n.uri, f.image_id
+                  from pg_temp.lookalike_batch n
+                  join lookalike.files f on f.uri = n.uri
+                 where n.sha256 is null
+                 order by n.collection, n.uri, f.collection <> n.collection, f.collection) known
+         where b.sha256 is null and b.collection = known.collection and b.uri = known.uri
+           and b.image_id <> known.image_id;
+    end if;
 
+    -- An id made from a URI may be that of an image whose bytes turned up there and have moved on since: what lies
+    -- there now is another picture.
+    update pg_temp.lookalike_batch b
+       set image_id = another.image_id
+      from (select n.uri, gen_random_uuid() as image_id
+              from pg_temp.lookalike_batch n
+              join lookalike.images i on i.image_id = n.image_id and i.sha256 is not null
+             where n.sha256 is null
+               and not exists (select from lookalike.files f where f.image_id = n.image_id and f.uri = n.uri)
+             group by n.uri) another
+     where b.sha256 is null and b.uri = another.uri;
+
+    if merge_batch.replace then
         update pg_temp.lookalike_batch b
            set fingerprint = coalesce(b.fingerprint, f.fingerprint)
           from lookalike.files f
@@ -86,8 +106,13 @@ begin
     -- what no source says anew stays, but for what was read from a picture that has changed
     update pg_temp.lookalike_batch b
        set key = coalesce(b.key, f.key),
-           metadata = lookalike.merged_metadata(
-               case when f.image_id = b.image_id then f.metadata else f.metadata - 'exif' end, b.metadata)
+           metadata = case
+               when merge_batch.replace
+                   then case when f.image_id = b.image_id then f.metadata else f.metadata - 'exif' end
+                        || coalesce(b.metadata, '{}')
+               else lookalike.merged_metadata(
+                   case when f.image_id = b.image_id then f.metadata else f.metadata - 'exif' end, b.metadata)
+           end
       from lookalike.files f
      where f.collection = b.collection and f.uri = b.uri;
 

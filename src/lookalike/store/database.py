@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
@@ -11,8 +12,9 @@ from typing import Self
 import psycopg
 from pgvector.psycopg.halfvec import register_halfvec_info
 from psycopg.types import TypeInfo
-from sqlalchemy import Engine, create_engine
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from lookalike.config import Settings
 from lookalike.errors import ConfigurationError, DatabaseError, DatabaseUnavailable, SchemaOutOfDate
@@ -21,6 +23,8 @@ from lookalike.store.dsn import is_transaction_pooler, libpq_dsn, url_of
 from lookalike.store.embedded import EmbeddedServer
 
 EMBEDDED_DATABASE = "lookalike"
+
+_FRESH_SECONDS = 0.2
 
 _PASSING = ("08", "53300", "57P")
 """SQLSTATEs of what passes: broken connections, too many of them, a server that stops or starts."""
@@ -45,11 +49,12 @@ class Database:
         self.engine: Engine = create_engine(
             "postgresql+psycopg://",
             creator=self._connect,
-            pool_pre_ping=True,
             pool_size=8,
             max_overflow=24,
             pool_recycle=1800,
         )
+        event.listen(self.engine, "checkin", _note_return)
+        event.listen(self.engine, "checkout", _look_whether_it_lives)
 
     @classmethod
     def open(
@@ -226,6 +231,24 @@ class Database:
             connection.close()
             raise
         return connection
+
+
+def _note_return(_connection: object, record: ConnectionPoolEntry) -> None:
+    record.info["returned"] = time.monotonic()
+
+
+def _look_whether_it_lives(connection: psycopg.Connection, record: ConnectionPoolEntry, _proxy: object) -> None:
+    """Ask a connection that has lain idle for a while; the server may have been restarted meanwhile.
+
+    One that was used just now is not asked, which would cost each of many searches a round trip.
+    """
+    if time.monotonic() - record.info.get("returned", time.monotonic()) < _FRESH_SECONDS:
+        return
+    try:
+        connection.execute("")
+        connection.rollback()
+    except psycopg.Error as error:
+        raise InvalidatePoolError from error
 
 
 @contextlib.contextmanager

@@ -219,21 +219,19 @@ class _Plan:
         self.seen = seen
         # a walk past what a filter refuses gives what it comes upon, the nearest not always first
         margin = max(50, 2 * limit) if conditions.sql else max(10, limit // 10)
-        fetch = limit + left_out + margin
-        walk = fetch + seen
+        # Part of the statement and not bound to it: a plan that is made once must know them.
+        self._all = limit + left_out
+        self._fetch = self._all + margin
+        walk = self._fetch + seen
         least = LEAST_EF_SEARCH_FILTERED if conditions.sql else LEAST_EF_SEARCH
         self.ef_search = ef_search or min(max(least, 3 * walk), MOST_EF_SEARCH)
         # An exact search costs as many comparisons as files match, a walk as many steps as it takes to come upon
         # enough of them; as measured, a step costs fifteen comparisons.
         rows = stored.bytes / _BYTES_PER_VECTOR
-        most = max(_FEW_MATCHES, math.isqrt(int(15 * walk * rows)))
+        self._most = max(_FEW_MATCHES, math.isqrt(int(15 * walk * rows)))
         self._parameters = {
             **parameters,
             **conditions.parameters,
-            "limit": limit,
-            "fetch": fetch,
-            "all": limit + left_out,
-            "most": most,
         }
         self._options = {
             "hnsw.ef_search": self.ef_search,
@@ -244,8 +242,8 @@ class _Plan:
             "enable_sort": "off",
             # the price of what is switched off would have it compiled
             "jit": "off",
-            # how many files match is not the same for every value
-            **({"plan_cache_mode": "force_custom_plan"} if conditions.sql else {}),
+            # how many files match is not the same for every value; else one plan fits all
+            "plan_cache_mode": "force_custom_plan" if conditions.sql else "force_generic_plan",
         }
 
     def ask(self, asks: Sequence[Ask], *, exact: bool) -> list[_Rows]:
@@ -282,7 +280,7 @@ class _Plan:
               from lookalike.{self._stored.view} e
              where exists (select from lookalike.files f where f.image_id = e.image_id{match}){self._page}
              order by distance, e.image_id
-             limit %(all)s
+             limit {self._all}
             """,
             by_comparing_all="true",
         )
@@ -296,7 +294,7 @@ class _Plan:
                   from lookalike.{self._stored.view} e
                  where true{self._page}
                  order by {self._distance}
-                 limit %(fetch)s
+                 limit {self._fetch}
                 """,
                 by_comparing_all="false",
             )
@@ -305,23 +303,23 @@ class _Plan:
         return self._statement(
             f"""{self._conditions.tables}
             matching as materialized (
-                select f.image_id from lookalike.files f where {match} limit %(most)s + 1
+                select f.image_id from lookalike.files f where {match} limit {self._most + 1}
             ), few as materialized (
-                select count(*) <= %(most)s as yes from matching
+                select count(*) <= {self._most} as yes from matching
             ), """,
             f"""
             (select e.image_id, {self._defeated} as distance
                from lookalike.{self._stored.view} e
               where (select yes from few) and e.image_id in (select image_id from matching){self._page}
               order by distance, e.image_id
-              limit %(all)s)
+              limit {self._all})
              union all
             (select e.image_id, {self._defeated} as distance
                from lookalike.{self._stored.view} e
               where not (select yes from few)
                 and (select true from lookalike.files f where f.image_id = e.image_id and {match} limit 1){self._page}
               order by {self._distance}
-              limit %(fetch)s)
+              limit {self._fetch})
             """,
             by_comparing_all="(select yes from few)",
         )
@@ -336,7 +334,7 @@ class _Plan:
                  where n.image_id <> all(%(leave_out)s::uuid[])
                    and exists (select from lookalike.files f where f.image_id = n.image_id)
                  order by n.distance, n.image_id
-                 limit %(limit)s
+                 limit {self.limit}
             ), shown as (
                 select c.image_id, c.distance, f.uri, f.key, f.collection, f.metadata,
                        ({self._conditions.sql or "true"}) is not true as is_other

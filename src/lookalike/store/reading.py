@@ -214,7 +214,9 @@ def stored_vectors(
                   select i.image_id from lookalike.images i where i.sha256 = w.sha256
                    union all
                   select f.image_id from lookalike.files f
-                   where w.sha256 is null and f.collection = w.collection and f.uri = w.uri
+                   where w.sha256 is null and f.image_id = (
+                             select image_id from lookalike.files o where o.uri = w.uri
+                              order by o.collection <> w.collection, o.collection limit 1)
                    limit 1) i on true
               join lookalike.{stored.partition} e using (image_id)
             """.encode(),
