@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -335,7 +336,7 @@ class Searcher:
         largest = float(np.abs(numbers).max())
         if not _SMALLEST_HALF < largest < _LARGEST_HALF:
             numbers = numbers / largest  # its direction is all that counts
-        return Query("a vector", Embedding(vector.model, numbers))
+        return Query(f"vector {zlib.crc32(numbers.tobytes()):08x}", Embedding(vector.model, numbers))
 
     def _mixed(self, mix: Sequence[Part], queries: Sequence[Query]) -> Query:
         if len(queries) == 1 and mix[0].weight > 0:

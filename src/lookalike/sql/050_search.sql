@@ -146,9 +146,21 @@ $$;
 comment on function lookalike.check_search is 'Raises where arguments of a search make no sense.';
 
 
--- Comparing c vectors one by one costs c; walking the index until `fetch` of them match costs fetch * rows / c steps,
--- each as dear as fifteen comparisons (measured). So the walk is cheaper from c = sqrt(15 * fetch * rows) on, and below a
--- thousand nothing is dear.
+-- Comparing c vectors one by one costs c; walking the index until 3 * k of them match costs 3 * k * rows / c steps, each
+-- as dear as fifteen comparisons (measured). So the walk is cheaper from c = sqrt(45 * k * rows) on, and below a thousand
+-- nothing is dear.
+create or replace function lookalike.few(k bigint, rows double precision) returns integer
+    language sql
+    immutable
+    set search_path = pg_catalog, pg_temp
+as $$
+    select greatest(1000, least(1e6, sqrt(45.0 * k * rows)))::integer
+$$;
+
+comment on function lookalike.few is
+    'Up to how many images that satisfy a condition are compared one by one in a search for k of so many rows.';
+
+
 create or replace function lookalike.candidates(
     model_id integer, k integer, filter jsonb, among uuid[]
 ) returns uuid[]
@@ -159,7 +171,7 @@ as $$
 declare
     -- a page holds three vectors; unlike statistics, the size is never out of date
     rows  constant double precision := pg_relation_size('lookalike.embeddings_' || candidates.model_id) / 2700.0;
-    most  constant integer := greatest(1000, least(1e6, sqrt(15.0 * (k + greatest(50, 2 * k::bigint)) * rows)));
+    most  constant integer := lookalike.few(k, rows);
     matching uuid[];
 begin
     if among is not null and cardinality(among) <= most then
@@ -206,10 +218,6 @@ create or replace function lookalike.nearest(
     language plpgsql
     stable
     set search_path = pg_catalog, pg_temp
-    set hnsw.ef_search = 100
-    set hnsw.iterative_scan = relaxed_order
-    set hnsw.max_scan_tuples = 20000
-    set hnsw.scan_mem_multiplier = 1
     set enable_seqscan = on
     set enable_sort = on
     set jit = off
@@ -218,13 +226,20 @@ as $$
 declare
     room   constant text := 'lookalike.embeddings_' || nearest.model_id;
     bytes  constant bigint := pg_relation_size(room);
-    -- The index compares rounded, normalised vectors: neighbours closer than 1e-4 may swap and fall over the edge. A
-    -- walk past what a condition refuses gives what it comes upon, the nearest not always first.
-    margin constant bigint := k::bigint + (leave_out is not null)::integer
-                              + case when filter is null and among is null then greatest(10, k / 10)
-                                     else greatest(50, 2 * k::bigint) end;
+    rows   constant double precision := greatest(bytes / 2700.0, 1);
+    asked  constant bigint := k::bigint + (leave_out is not null)::integer;
+    -- the index compares rounded, normalised vectors: neighbours closer than 1e-4 may swap and fall over the edge
+    margin constant bigint := asked + greatest(10, k / 10);
+    -- How many of all must be looked at, from the nearest on, so that enough of them match. Those that match are more
+    -- than a few, so these will do if the condition has nothing to do with the query. If it has, and they lie
+    -- elsewhere, the walk comes back short: going on and on would accept whichever of them it meets first.
+    conditioned constant boolean := filter is not null or among is not null;
+    walk   constant bigint := case when conditioned then greatest(67, ceil(asked * rows / lookalike.few(asked, rows)))
+                                   else margin end;
     among_ constant text := case when among is null then '' else ' and coalesce(e.image_id = any ($4), false)' end;
     seen   bigint;
+    came   bigint;
+    before text[];
     ids       uuid[];
     distances double precision[];
 begin
@@ -233,9 +248,16 @@ begin
     if candidates is null
        and coalesce(not exact, bytes > 3 << 20 and margin < bytes / 2700 / 4)
        and (select x.indisvalid from pg_index x where x.indexrelid = to_regclass(room || '_hnsw')) then
-        -- a walk that has seen so many is dearer than comparing all
-        seen := greatest(20000, 4 * margin, bytes / 2700 / 8);
-        perform set_config('hnsw.ef_search', least(greatest(100, 3 * margin), 1000)::text, true),
+        -- what has seen so many is dearer than comparing all
+        seen := case when conditioned then 3 * walk else greatest(20000, 4 * margin, bytes / 2700 / 8) end;
+        -- Put back by hand: named in a `set` clause, as the others are, they would keep a dump from being restored by
+        -- anybody but a superuser. An error takes them back by itself.
+        perform '[1]'::@extschema:vector@.halfvec;  -- which loads the library that knows them
+        before := array[current_setting('hnsw.ef_search'), current_setting('hnsw.iterative_scan'),
+                        current_setting('hnsw.max_scan_tuples'), current_setting('hnsw.scan_mem_multiplier')];
+        perform set_config('hnsw.ef_search', least(greatest(100, 3 * walk), 1000)::text, true),
+                set_config('hnsw.iterative_scan',
+                           case when conditioned and 3 * walk <= 1000 then 'off' else 'relaxed_order' end, true),
                 set_config('hnsw.max_scan_tuples', least(seen, 2147483647)::text, true),
                 set_config('hnsw.scan_mem_multiplier',
                            least(1000, ceil(1 + seen * 300.0 / pg_size_bytes(current_setting('work_mem'))))::text,
@@ -254,16 +276,20 @@ begin
             '), chosen as ('
             ' select image_id, distance from near where image_id is distinct from $6'
             '  order by distance, image_id limit $2)'
-            ' select array_agg(image_id order by distance, image_id), array_agg(distance order by distance, image_id)'
+            ' select array_agg(image_id order by distance, image_id), array_agg(distance order by distance, image_id),'
+            '        (select count(*) from near)'
             '   from chosen',
             room, case when filter is null then '' else ' and f.metadata @> $3' end, among_)
-           into ids, distances
+           into ids, distances, came
           using query, k, filter, among, margin, leave_out;
-        perform set_config('enable_seqscan', 'on', true), set_config('enable_sort', 'on', true);
+        perform set_config('enable_seqscan', 'on', true), set_config('enable_sort', 'on', true),
+                set_config('hnsw.ef_search', before[1], true), set_config('hnsw.iterative_scan', before[2], true),
+                set_config('hnsw.max_scan_tuples', before[3], true),
+                set_config('hnsw.scan_mem_multiplier', before[4], true);
     end if;
 
     -- a bounded walk, or one of a damaged index, may end early: only comparing everything knows that there is no more
-    if ids is null or cardinality(ids) < k then
+    if ids is null or cardinality(ids) < k or conditioned and came < margin then
         execute format(
             'with chosen as ('
             ' select e.image_id, e.embedding operator(@extschema:vector@.<=>) $1 as distance'

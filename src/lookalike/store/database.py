@@ -184,6 +184,32 @@ class Database:
             finally:
                 connection.close()
 
+    @contextlib.contextmanager
+    def pipeline(self) -> Iterator[psycopg.Connection]:
+        """A connection whose statements travel together: one round trip, and one transaction that ends with it.
+
+        Neither begin nor commit is sent: what is sent at once is a transaction of its own for PostgreSQL. Fetch from
+        the cursors afterwards.
+
+        Raises:
+            DatabaseError: whatever the driver raises, translated.
+        """
+        with translated_errors():
+            pooled = self.engine.raw_connection()
+            try:
+                connection = pooled.driver_connection
+                assert isinstance(connection, psycopg.Connection)
+                connection.autocommit = True
+                with connection.pipeline():
+                    yield connection
+                connection.autocommit = False
+            except BaseException:
+                # whatever state it is in
+                pooled.invalidate()
+                raise
+            finally:
+                pooled.close()
+
     def revive(self) -> None:
         """Start the private server again if it has stopped; a server of the user's own is left to its owner.
 

@@ -8,10 +8,11 @@ back short is done again exactly.
 
 from __future__ import annotations
 
+import base64
 import math
 import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, TypeAlias
@@ -39,6 +40,7 @@ _LEAST_WALK = 20_000
 _FEW_MATCHES = 1000
 _BYTES_PER_VECTOR = 8192 / 3
 _MOST_ROWS = 1 << 28
+_LONGEST_LIST = 500
 
 _Rows: TypeAlias = list[tuple[Any, ...]]
 
@@ -59,42 +61,60 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """The last hit of a page: the next page holds what is farther away, or as far with a larger id.
+    """Where a page ends, and what the next one must leave out.
+
+    A page that compared everything ends at its last hit: what is nearer was shown. A page that walked the index may
+    have missed some, which later pages must not take for shown, so the hits themselves are listed.
 
     Attributes:
-        distance: its cosine distance, 0 to 2, exactly as the database gave it.
-        seen: how many hits there were up to it.
+        seen: how many hits there were.
+        distance, image_id: the last hit of an exact page, by cosine distance exactly as the database gave it.
+        shown: of pages before that, the first eight bytes of each hit's id.
     """
 
-    distance: float
-    image_id: UUID
     seen: int
+    distance: float | None = None
+    image_id: UUID | None = None
+    shown: tuple[bytes, ...] = ()
 
-    def token(self, model: str, query: str) -> str:
+    def token(self, check: str) -> str:
         """The place as callers hand it back."""
-        return f"{self.distance.hex()}~{self.image_id}~{self.seen}~{_check(model, query)}"
+        end = f"{self.distance.hex()}~{self.image_id}" if self.distance is not None else "~"
+        listed = base64.urlsafe_b64encode(b"".join(self.shown)).decode().rstrip("=")
+        return f"{self.seen}~{end}~{check}~{listed}"
 
     @classmethod
-    def of(cls, token: str, model: str, query: str) -> _Place:
+    def of(cls, token: str, check: str) -> _Place:
         """The place that a token names.
 
         Raises:
             InvalidFilter: it is no token, or one of another search.
         """
         try:
-            distance, image_id, seen, check = token.split("~")
-            place = cls(float.fromhex(distance), UUID(image_id), int(seen))
-        except (ValueError, OverflowError):
+            seen, distance, image_id, checked, listed = token.split("~")
+            shown = base64.b64decode(listed + "=" * (-len(listed) % 4), b"-_", validate=True)
+            place = cls(
+                int(seen),
+                float.fromhex(distance) if distance else None,
+                UUID(image_id) if distance else None,
+                tuple(shown[first : first + 8] for first in range(0, len(shown), 8)),
+            )
+            if not (0 < place.seen <= _MOST_ROWS and 0 <= (place.distance or 0) <= 2 and len(shown) % 8 == 0):
+                raise ValueError(token)
+        except (ValueError, OverflowError, AttributeError):
             raise InvalidFilter(
-                f"{token[:80]!r} is no place to go on after; take it from `after` of a result."
+                f"{str(token)[:80]!r} is no place to go on after; take it from `after` of a result."
             ) from None
-        if check != _check(model, query) or not 0 <= place.seen <= _MOST_ROWS:
-            raise InvalidFilter("The place to go on after belongs to another search: repeat the query and the model.")
+        if checked != check:
+            raise InvalidFilter(
+                "The place to go on after belongs to another search: repeat the query, the model and the filter."
+            )
         return place
 
 
-def _check(model: str, query: str) -> str:
-    return f"{zlib.crc32(f'{model} {query}'.encode(errors='replace')):08x}"
+def _check(model: str, query: str, where: Where | None, among: Chosen | None) -> str:
+    """What tells one search from another."""
+    return f"{zlib.crc32(f'{model} {query} {where} {among}'.encode(errors='replace')):08x}"
 
 
 def nearest(
@@ -146,20 +166,21 @@ def nearest_to_each(
     """
     if not asks:
         return []
-    place = _Place.of(after, stored.model.name, asks[0].query) if after is not None else None
+    place = None
+    if after is not None:
+        place = _Place.of(after, _check(stored.model.name, asks[0].query, where, among))
+        # with what was shown in a list, a walk can go on; a list is not for long
+        exact = exact or place.distance is not None or place.seen + limit > _LONGEST_LIST or None
     small = stored.bytes <= EXACT_BELOW_BYTES
     plan = _Plan(
         database,
         stored,
         Conditions(where, among),
         limit=min(limit, _MOST_ROWS),
-        seen=place.seen if place else 0,
+        place=place,
         ef_search=ef_search,
         left_out=max(len(ask.leave_out) for ask in asks),
-        parameters={
-            "floor": min_similarity,
-            **({"after_distance": place.distance, "after_id": place.image_id} if place else {}),
-        },
+        floor=min_similarity,
     )
     started = time.perf_counter()
     exact = (small if exact is None else exact) or not stored.index_ready
@@ -169,7 +190,7 @@ def nearest_to_each(
     if short:
         # a damaged or bounded walk may end early, and only a full scan knows that there is no more
         for number, answer in zip(short, plan.ask([asks[number] for number in short], exact=True), strict=True):
-            completed[number] = answer[0][0] > answers[number][0][0]
+            completed[number] = plan.filters or answer[0][0] > answers[number][0][0]
             answers[number] = answer
     seconds = (time.perf_counter() - started) / len(asks)
     results = []
@@ -178,8 +199,11 @@ def nearest_to_each(
         # the walk that ended early found everything after all, but that took a full scan to know
         walked = not by_comparing_all or number in completed
         hits = _hits(rows)
-        is_cut = found == plan.limit and len(hits) == found
-        last = _Place(rows[-1][3], hits[-1].image_id, plan.seen + found) if is_cut else None
+        token = None
+        if found == plan.limit and len(hits) == found:
+            token = plan.place_after(rows, hits, exact=by_comparing_all).token(
+                _check(stored.model.name, ask.query, where, among)
+            )
         results.append(
             Result(
                 model=stored.model.name,
@@ -190,7 +214,7 @@ def nearest_to_each(
                 ef_search=plan.ef_search if walked else None,
                 completed=completed.get(number, False),
                 seconds=seconds,
-                after=last.token(stored.model.name, ask.query) if last else None,
+                after=token,
             )
         )
     return results
@@ -206,37 +230,40 @@ class _Plan:
         conditions: Conditions,
         *,
         limit: int,
-        seen: int,
+        place: _Place | None,
         ef_search: int | None,
         left_out: int,
-        parameters: Mapping[str, Any],
+        floor: float | None,
     ) -> None:
         self._database = database
         self._stored = stored
         self._conditions = conditions
-        self._is_later_page = "after_id" in parameters
+        self._place = place
         self.limit = limit
-        self.seen = seen
-        # a walk past what a filter refuses gives what it comes upon, the nearest not always first
-        margin = max(50, 2 * limit) if conditions.sql else max(10, limit // 10)
+        seen = place.seen if place else 0
         # Part of the statement and not bound to it: a plan that is made once must know them.
         self._all = limit + left_out
-        self._fetch = self._all + margin
-        walk = self._fetch + seen
-        least = LEAST_EF_SEARCH_FILTERED if conditions.sql else LEAST_EF_SEARCH
-        self.ef_search = ef_search or min(max(least, 3 * walk), MOST_EF_SEARCH)
+        self._fetch = self._all + max(10, limit // 10)
+        rows = max(stored.bytes / _BYTES_PER_VECTOR, 1)
         # An exact search costs as many comparisons as files match, a walk as many steps as it takes to come upon
         # enough of them; as measured, a step costs fifteen comparisons.
-        rows = stored.bytes / _BYTES_PER_VECTOR
-        self._most = max(_FEW_MATCHES, math.isqrt(int(15 * walk * rows)))
-        self._parameters = {
-            **parameters,
-            **conditions.parameters,
-        }
+        self._most = max(_FEW_MATCHES, math.isqrt(int(45 * (self._all + seen) * rows)))
+        # How many of all must be looked at, from the nearest on, so that enough of them match. At least `most` do, if
+        # the filter has nothing to do with the query. If it has, and they lie elsewhere, the walk comes back short:
+        # going on and on would accept whichever of them it meets first.
+        walk = self._fetch + seen
+        if conditions.sql:
+            walk = max(LEAST_EF_SEARCH_FILTERED // 3, math.ceil((self._all + seen) * rows / self._most))
+        self.ef_search = ef_search or min(max(LEAST_EF_SEARCH, 3 * walk), MOST_EF_SEARCH)
+        goes_on = not conditions.sql or 3 * walk > MOST_EF_SEARCH
+        self._parameters = {**conditions.parameters, "floor": floor}
+        if place is not None:
+            last = {"after_distance": place.distance, "after_id": place.image_id} if place.distance is not None else {}
+            self._parameters |= {**last, "shown": list(place.shown)}
         self._options = {
             "hnsw.ef_search": self.ef_search,
-            "hnsw.iterative_scan": "relaxed_order",
-            "hnsw.max_scan_tuples": max(_LEAST_WALK, 4 * walk),
+            "hnsw.iterative_scan": "relaxed_order" if goes_on else "off",
+            "hnsw.max_scan_tuples": 3 * walk if conditions.sql else max(_LEAST_WALK, 4 * walk),
             "hnsw.scan_mem_multiplier": 16,
             "enable_seqscan": "off",
             "enable_sort": "off",
@@ -249,20 +276,33 @@ class _Plan:
     def ask(self, asks: Sequence[Ask], *, exact: bool) -> list[_Rows]:
         """The rows of each ask, in one round trip and one transaction."""
         statement = self._exactly() if exact else self._through_the_index()
-        with self._database.transaction() as connection, connection.pipeline():
+        with self._database.pipeline() as connection:
             if not exact:
                 self._set_options(connection)
             cursors = []
             for ask in asks:
                 bound = {"query": half_vector(ask.vector), "leave_out": list(ask.leave_out)}
                 cursors.append(connection.execute(statement, {**self._parameters, **bound}))
-            connection.commit()
         return [cursor.fetchall() for cursor in cursors]
 
+    @property
+    def filters(self) -> bool:
+        """Whether not every file passes."""
+        return bool(self._conditions.sql)
+
+    def place_after(self, rows: _Rows, hits: Sequence[Hit], *, exact: bool) -> _Place:
+        """Where a page of this search ends that is cut at its limit."""
+        before = self._place or _Place(0)
+        seen = before.seen + len(hits)
+        if exact:
+            return _Place(seen, rows[-1][4], hits[-1].image_id, before.shown)
+        return _Place(seen, shown=(*before.shown, *(hit.image_id.bytes[:8] for hit in hits)))
+
     def is_short(self, rows: _Rows) -> bool:
-        """Whether a walk has ended before it had found enough."""
-        found, by_comparing_all = rows[0][:2]
-        return found < self.limit and not by_comparing_all
+        """Whether a walk has ended before it had found enough; of what a filter lets pass, the margin included."""
+        found, by_comparing_all, candidates = rows[0][:3]
+        enough = candidates >= self._fetch if self.filters else found >= self.limit
+        return not (enough or by_comparing_all)
 
     def _set_options(self, connection: psycopg.Connection) -> None:
         each = ", ".join(["set_config(%s, %s, true)"] * len(self._options))
@@ -325,7 +365,8 @@ class _Plan:
         )
 
     def _statement(self, tables: str, candidates: str, *, by_comparing_all: str) -> bytes:
-        """One row at least, which begins with how many were found and whether every candidate was compared."""
+        """One row at least, which begins with how many were found, whether every candidate was compared, and how many
+        of them there were."""
         return f"""
             with {tables}nearest as materialized ({candidates}), chosen as materialized (
                 -- an image without files is nobody's, and waits to be found again or removed
@@ -342,7 +383,7 @@ class _Plan:
                   join lookalike.files f using (image_id)
                  where %(floor)s::float8 is null or 1 - c.distance >= %(floor)s
             )
-            select (select count(*) from chosen), {by_comparing_all},
+            select (select count(*) from chosen), {by_comparing_all}, (select count(*) from nearest),
                    s.image_id, s.distance, s.uri, s.key, s.collection, s.metadata
               from (values (1)) as at_least_one
               left join shown s on true
@@ -361,14 +402,19 @@ class _Plan:
 
     @property
     def _page(self) -> str:
-        if not self._is_later_page:
+        if self._place is None:
             return ""
-        return f" and ({self._distance}, e.image_id) > (%(after_distance)s, %(after_id)s)"
+        page = ""
+        if self._place.shown:
+            page += " and substr(uuid_send(e.image_id), 1, 8) not in (select unnest(%(shown)s::bytea[]))"
+        if self._place.distance is not None:
+            page += f" and ({self._distance}, e.image_id) > (%(after_distance)s, %(after_id)s)"
+        return page
 
 
 def _hits(rows: _Rows) -> tuple[Hit, ...]:
     hits = []
-    for (image_id, distance), group in groupby((row[2:] for row in rows), key=lambda row: (row[0], row[1])):
+    for (image_id, distance), group in groupby((row[3:] for row in rows), key=lambda row: (row[0], row[1])):
         if image_id is None:
             continue
         files = tuple(File(uri, key, collection, metadata) for _, _, uri, key, collection, metadata in group)
