@@ -314,7 +314,10 @@ class Lookalike:
             progress,
             stop or threading.Event(),
         )
-        return run.rehearse() if dry_run else run.run()
+        try:
+            return run.rehearse() if dry_run else run.run()
+        finally:
+            self._seen_models.clear()
 
     @property
     def index(self) -> IndexCare:
@@ -322,6 +325,7 @@ class Lookalike:
         return IndexCare(self._database, self._rooms)
 
     def _rooms(self, model: str | None) -> StoredModel:
+        self._seen_models.clear()
         return self._searcher(model).require_vectors()
 
     def delete(self, *things: str | os.PathLike[str] | UUID, key: str | None = None) -> Deleted:
@@ -346,7 +350,7 @@ class Lookalike:
             elif reading.image_known_as(self._database, uri=uri_of(name)) or os.path.lexists(name):
                 uris.append(uri_of(name))
             else:
-                keys.append(name)
+                keys.append(name.removeprefix("key:") if not reading.images_of_key(self._database, name) else name)
         return delete_named(self._database, uris=uris, keys=keys, images=ids)
 
     def search(
@@ -535,7 +539,8 @@ class Lookalike:
         found, at = self._seen_models.get(name, (None, 0.0))
         if found is None or time.monotonic() - at > _MODEL_SECONDS:
             found = reading.model_to_search(self._database, name)
-            self._seen_models[name] = (found, time.monotonic())
+            if found is not None and found.index_ready:  # else what is lacking may be there at any moment
+                self._seen_models[name] = (found, time.monotonic())
         return found
 
     @contextlib.contextmanager

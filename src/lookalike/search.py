@@ -5,6 +5,7 @@ Whatever was embedded before, as a picture of the library or as an earlier query
 
 from __future__ import annotations
 
+import operator
 import os
 import re
 import zlib
@@ -19,7 +20,7 @@ from uuid import UUID
 import numpy as np
 
 from lookalike.embedders import Embedder, doubt_about
-from lookalike.errors import ImageNotFound, InvalidFilter, ItemError, ModelMismatch
+from lookalike.errors import DatabaseError, ImageNotFound, InvalidFilter, ItemError, ModelMismatch
 from lookalike.filters import Among, Chosen, Filter, Where, as_chosen, as_where, field
 from lookalike.pictures.check import LARGEST_FILE, PICTURE_SUFFIXES, check_picture
 from lookalike.pictures.reading import Reader
@@ -30,6 +31,8 @@ from lookalike.store.reading import (
     image_exists,
     image_known_as,
     images_of_key,
+    may_remember,
+    models_in_use,
     remembered_queries,
     stored_embeddings,
 )
@@ -49,8 +52,9 @@ _NOWHERE = 1e-4
 _SMALLEST_HALF, _LARGEST_HALF = 0.01, 65_000.0
 """Between these, the largest number of a vector keeps its precision when all are halved."""
 
-_SIGN = re.compile(r"(?:^|\s+)([+-])\s+")
-_WEIGHT = re.compile(r"(\d+(?:\.\d+)?):(?!//)\s*(.*)", re.DOTALL)
+_SIGN = re.compile(r"(?:(?<=\s)|^)([+-])(?=\s|$)")
+_WEIGHT = re.compile(r"(\d{1,6}(?:\.\d{1,6})?):(?!//|\d)\s*(.*)", re.DOTALL)
+"""Not `https://`, nor what is a ratio or a time of day."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +159,7 @@ class Scope:
         after: str | None = None,
     ) -> Scope:
         """Options as a caller gave them."""
+        limit = operator.index(limit)
         if limit < 1:
             raise ValueError(f"limit is {limit}; it is the number of hits, 1 or more")
         if min_similarity is not None and not -1 <= min_similarity <= 1:
@@ -223,6 +228,9 @@ class Searcher:
             ImageNotFound: nothing is embedded under this model yet.
         """
         if self.stored is None:
+            others = models_in_use(self.database)
+            if others:
+                raise ImageNotFound(f"Nothing is embedded under {self.model}. In use are: {', '.join(others)}.")
             raise ImageNotFound(
                 f"Nothing is embedded under {self.model} yet. Run: lookalike ingest FOLDER --model {self.model}"
             )
@@ -273,6 +281,11 @@ class Searcher:
             ServiceError: the service cannot be used.
         """
         stored = self.require_vectors()
+        if not may_remember(self.database):
+            raise DatabaseError(
+                "This role may not keep texts for SQL, so they would be paid for in vain. Have a writer add them, or "
+                "the owner run: lookalike db grant --writer ROLE"
+            )
         digests = {sha256(" ".join(text.split()).encode(errors="replace")).digest() for text in texts}
         known = remembered_queries(self.database, stored, "text", list(digests))
         self._texts(texts)
@@ -305,10 +318,14 @@ class Searcher:
         """
         if os.path.isfile(text) or not _SIGN.search(text):
             return [self.part(text)]
-        first, *rest = _SIGN.split(text.strip() + " ")
-        pairs = list(zip(rest[::2], rest[1::2], strict=True))
-        if first.strip():
-            pairs.insert(0, ("+", first))
+        pairs = [["+", ""]]
+        for piece in _SIGN.split(text):
+            if piece in ("+", "-"):
+                pairs.append([piece, ""])
+            else:
+                pairs[-1][1] = piece
+        if not pairs[0][1].strip():
+            del pairs[0]  # it begins with a sign
         return [self.weighted(words, sign) for sign, words in pairs]
 
     def weighted(self, text: str, sign: str = "+") -> Part:

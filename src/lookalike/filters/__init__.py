@@ -64,12 +64,14 @@ Filter: TypeAlias = Where | str | Mapping[str, Any] | Sequence["Where | str | Ma
 mapping: nested), or several of them, all of which must hold."""
 
 
-def as_where(given: Filter) -> Where | None:
+def as_where(given: Filter, depth: int = 0) -> Where | None:
     """A filter as a checked tree; None where everything passes.
 
     Raises:
         InvalidFilter: it cannot be read, names an operator that does not exist, or holds what no database can.
     """
+    if depth > DEEPEST:
+        raise InvalidFilter(f"The filter is nested more than {DEEPEST} deep.")
     match given:
         case None:
             return None
@@ -80,7 +82,7 @@ def as_where(given: Filter) -> Where | None:
         case Mapping():
             where = _of_mapping(given)
         case Sequence():
-            parts = [part for one in given if (part := as_where(one)) is not None]
+            parts = [part for one in given if (part := as_where(one, depth + 1)) is not None]
             where = parts[0] if len(parts) == 1 else All(tuple(parts))
         case _:
             raise InvalidFilter(f"A filter is a text, a mapping or made of field(…), not a {type(given).__name__}.")

@@ -9,7 +9,9 @@ from lookalike.filters.tree import ANY_OPERATOR, DEEPEST, All, Either, Not, Scal
 
 _NAME_PART = re.compile(r"[\w-]+")
 _OPERATOR = re.compile(r"!=|<=|>=|\^=|=|<|>")
-_CONDITION = re.compile(r"\s[\w.-]+\s*[=<>!^]")
+_CONDITION = re.compile(r"\s[\w.-]+\s*[=<>!^]|\s[\w.-]+\s+(?:in\b|contains\s|exists\b)|\snot\s", re.IGNORECASE)
+_DANGLING = re.compile(r"\s(?:and|or|not)$", re.IGNORECASE)
+_NUMBERS = re.compile(r"[-+.\d]*\d\.\.+[-+.\d]*\d")
 _WORD = re.compile(r"\s*(in|exists|contains|IN|EXISTS|CONTAINS)(?=[\s(]|$|\))")
 _JOINER = re.compile(r"\s*(and|or|AND|OR)(?=[\s(])")
 _NOT = re.compile(r"\s*(?:not|NOT)(?=[\s(])")
@@ -100,9 +102,18 @@ class _Parser:
 
     def _one_of(self, subject: field) -> Where:
         if not self._rest().startswith("("):
+            begin = self._at
             first = self._value(subject, "..")
             self._expect("..")
-            return subject.between(first, self._value(subject))
+            last = self._value(subject)
+            kinds = {isinstance(value, int | float) for value in (first, last)}
+            if len(kinds) > 1 or (isinstance(last, str) and last.startswith(".")):
+                self._at = begin
+                raise self._error("a range is of two numbers or of two texts, such as 1870..1890")
+            if kinds == {True} and first > last:  # type: ignore[operator]
+                self._at = begin
+                raise self._error("a range begins with the smaller number")
+            return subject.between(first, last)
         self._at += 1
         values = [self._value(subject, ",")]
         while self._rest().startswith(","):
@@ -156,6 +167,11 @@ class _Parser:
         if _CONDITION.search(bare):
             self._at = begin
             raise self._error("this reads like two conditions; put `and` between them, or the value in quotation marks")
+        if _DANGLING.search(bare):
+            raise self._error("a condition was expected; a value that ends so stands in quotation marks")
+        if not end and _NUMBERS.fullmatch(bare):
+            self._at = begin
+            raise self._error("a range reads `year in 1870..1890`; a text of this form stands in quotation marks")
         return bare
 
     def _quotation(self) -> str:

@@ -336,7 +336,7 @@ def shown(value: object) -> str:
         plain = (
             value == value.strip()
             and meaning(value) == value
-            and not re.search(r"[(),'\"]|\.\.|\b(and|or)\b", value, re.I)
+            and not re.search(r"[(),'\"]|\.\.|\b(and|or|not|in|contains|exists)\b", value, re.I)
         )
         return value if plain and value and not ANY_OPERATOR.match(value) else quoted(value)
     return value.isoformat() if isinstance(value, datetime) else json.dumps(value)

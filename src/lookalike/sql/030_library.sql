@@ -21,3 +21,14 @@ select i.image_id,
 
 comment on view lookalike.library is
     'One row per image: where it lies, its keys and metadata, and the models that it is embedded under.';
+
+-- What analysts may search with: lookalike.search_text takes these, under these models.
+
+create or replace view lookalike.known_texts as
+select q.source as text, m.name as model, q.created_at
+  from lookalike.queries q
+  join lookalike.models m using (model_id)
+ where q.kind = 'text' and m.state <> 'dropped';
+
+comment on view lookalike.known_texts is
+    'The texts that were embedded already (lookalike query add "…"), so that SQL can search with them.';

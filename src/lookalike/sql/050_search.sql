@@ -5,7 +5,8 @@
 --   * few images match the condition: they are compared one by one;
 --   * many match, or there is no condition: the HNSW index is walked, iteratively, until enough have come;
 --   * fewer came than were asked for: everything is compared.
--- Options that a function sets for itself are named in its SET clause as well, so that the caller's come back after it.
+-- Options that a function sets for itself do not outlive it: PostgreSQL's own are named in its SET clause as well, those of
+-- pgvector are put back by hand.
 
 create or replace function lookalike.searched_model(model text) returns lookalike.models
     language plpgsql

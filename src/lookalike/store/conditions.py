@@ -37,11 +37,13 @@ class Conditions:
         sql: the condition; empty where every file passes. Unknown (null) counts as false.
         tables: the beginning of a ``with`` list that the condition reads from, each followed by a comma.
         parameters: what is bound, by name.
+        has_own_query: whether a query of the caller's own is part of it.
     """
 
     def __init__(self, where: Where | None, chosen: Chosen | None) -> None:
         self.parameters: dict[str, Any] = {}
         self.tables = ""
+        self.has_own_query = chosen is not None and chosen.select is not None
         parts = []
         if chosen is not None:
             parts.append(self._among(chosen))
@@ -101,9 +103,8 @@ class Conditions:
         return f"(f.metadata @> {self._bind(Jsonb(value))})"
 
     def _value(self, name: Name) -> str:
-        if len(name.path) == 1:
-            return f"(f.metadata -> {self._bind(name.path[0])}::text)"
-        return f"(f.metadata #> {self._bind(list(name.path))}::text[])"
+        # step by step, as a path would take `0` for a place in a list, which containment does not
+        return f"(f.metadata{''.join(f' -> {self._bind(part)}::text' for part in name.path)})"
 
     def _is(self, kind: str, name: Name) -> str:
         return f"jsonb_typeof({self._value(name)}) = '{kind}'"
@@ -141,10 +142,13 @@ class Conditions:
             values = compiled.construct_params()
         except SQLAlchemyError as error:
             raise InvalidFilter(f"The select to search among cannot be read: {error}") from None
+        names = {escaped: name for name, escaped in compiled.escaped_bind_names.items()}
         for name, value in values.items():
-            # the members of an `in` list are bound one by one, under the list's name and a number
-            bound = compiled.binds[name if name in compiled.binds else name.rpartition("_")[0]]
-            process = bound.type.dialect_impl(dialect).bind_processor(dialect)
+            original = names.get(name, name)
+            # the members of an `in` list are bound one by one, under the list's name and a number; those of tuples,
+            # under two, are as they are
+            bound = compiled.binds.get(original, compiled.binds.get(original.rpartition("_")[0]))
+            process = bound.type.dialect_impl(dialect).bind_processor(dialect) if bound is not None else None
             self.parameters[f"own_{name}"] = process(value) if process else value
         text = _PLACEHOLDER.sub(lambda match: f"%(own_{match[1]})s" if match[1] else match[0], str(compiled))
         self.tables = f"among as materialized (select item::{cast} from ({text}) as own (item)), "

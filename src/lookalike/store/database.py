@@ -294,6 +294,11 @@ def _translated(error: BaseException | None) -> DatabaseError:
             return SchemaOutOfDate(f"{_primary(error)}. If the tables are out of date, run: lookalike db upgrade")
         case psycopg.errors.InsufficientPrivilege():
             return DatabaseError(f"PostgreSQL refused: {_primary(error)}. Ask the owner of the database for the right.")
+        case psycopg.errors.QueryCanceled():
+            return DatabaseError(
+                f"PostgreSQL: {_primary(error)}. If it was the timeout, give this role more time: "
+                "alter role … set statement_timeout = '1min'"
+            )
         case psycopg.errors.ReadOnlySqlTransaction():
             return DatabaseError("The database is read-only just now (its disk is full, or it is a replica).")
         case psycopg.OperationalError() if error.sqlstate is None:

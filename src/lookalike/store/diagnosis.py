@@ -50,6 +50,12 @@ def _tables(connection: psycopg.Connection) -> Iterator[Finding]:
     version, where = schema.extension(connection) or ("?", "?")
     yield Finding("ok", "pgvector", f"{version} in schema {where}")
     yield Finding("ok", "tables", f"at revision {schema.HEAD}")
+    if lacking := schema.missing(connection):
+        yield Finding(
+            "fail", "functions", f"{', '.join(lacking)} not there.", "As the owner, run: lookalike db upgrade"
+        )
+    else:
+        yield Finding("ok", "functions", "and views are all there")
     yield _plain_sql(connection)
     for stored in models(connection):
         subject = f"index of {stored.model.name}"

@@ -20,7 +20,7 @@ from uuid import UUID
 
 import psycopg
 
-from lookalike.errors import InvalidFilter
+from lookalike.errors import DatabaseError, InvalidFilter
 from lookalike.filters import Chosen, Where
 from lookalike.store.conditions import Conditions
 from lookalike.store.database import Database
@@ -276,13 +276,20 @@ class _Plan:
     def ask(self, asks: Sequence[Ask], *, exact: bool) -> list[_Rows]:
         """The rows of each ask, in one round trip and one transaction."""
         statement = self._exactly() if exact else self._through_the_index()
-        with self._database.pipeline() as connection:
-            if not exact:
-                self._set_options(connection)
-            cursors = []
-            for ask in asks:
-                bound = {"query": half_vector(ask.vector), "leave_out": list(ask.leave_out)}
-                cursors.append(connection.execute(statement, {**self._parameters, **bound}))
+        cursors = []
+        try:
+            with self._database.pipeline() as connection:
+                if not exact:
+                    self._set_options(connection)
+                for ask in asks:
+                    bound = {"query": half_vector(ask.vector), "leave_out": list(ask.leave_out)}
+                    cursors.append(connection.execute(statement, {**self._parameters, **bound}))
+        except DatabaseError as error:
+            if self._conditions.has_own_query and isinstance(
+                error.__cause__, psycopg.ProgrammingError | psycopg.DataError
+            ):
+                raise InvalidFilter(f"The select to search among fails: {str(error.__cause__).strip()}") from error
+            raise
         return [cursor.fetchall() for cursor in cursors]
 
     @property

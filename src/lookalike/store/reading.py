@@ -71,12 +71,25 @@ def remembered_queries(
     return {digest: _embedding(stored.model, vector) for digest, vector in rows if vector is not None}
 
 
+def models_in_use(database: Database) -> list[str]:
+    """The names of the models that have vectors."""
+    with database.transaction() as connection:
+        return [stored.model.name for stored in models(connection)]
+
+
+def may_remember(database: Database) -> bool:
+    """Whether we may keep embeddings of queries."""
+    with database.transaction() as connection:
+        row = connection.execute("select has_table_privilege('lookalike.queries', 'insert')").fetchone()
+    return bool(row and row[0])
+
+
 def remembered_texts(database: Database, model: str | None = None) -> list[RememberedText]:
     """The texts that were embedded as queries, the latest first, under one model or under any."""
     with database.transaction() as connection:
         rows = connection.execute(
-            "select q.source, m.name, q.created_at from lookalike.queries q join lookalike.models m using (model_id)"
-            " where q.kind = 'text' and (%s::text is null or m.name = %s) order by q.created_at desc, q.source, m.name",
+            "select text, model, created_at from lookalike.known_texts"
+            " where %s::text is null or model = %s order by created_at desc, text, model",
             [model, model],
         ).fetchall()
     return [RememberedText(*row) for row in rows]
@@ -107,12 +120,12 @@ def status(database: Database) -> Status:
         failures = dict(codes.fetchall())
         reached = []
         for stored in models(connection):
-            row = connection.execute(f"select count(*) from lookalike.{stored.partition}".encode()).fetchone()
+            row = connection.execute(f"select count(*) from lookalike.{stored.view}".encode()).fetchone()
             embedded = row[0] if row else 0
             pending = connection.execute(
                 f"""
                 select count(*) from lookalike.images i
-                 where not exists (select from lookalike.{stored.partition} e where e.image_id = i.image_id)
+                 where not exists (select from lookalike.{stored.view} e where e.image_id = i.image_id)
                    and not exists (select from lookalike.failures x where x.image_id = i.image_id and x.model = %s)
                 """.encode(),
                 [stored.model.name],
@@ -218,7 +231,7 @@ def stored_vectors(
                              select image_id from lookalike.files o where o.uri = w.uri
                               order by o.collection <> w.collection, o.collection limit 1)
                    limit 1) i on true
-              join lookalike.{stored.partition} e using (image_id)
+              join lookalike.{stored.view} e using (image_id)
             """.encode(),
             [[c for c, _, _ in places], [uri for _, uri, _ in places], [sha256 for _, _, sha256 in places]],
             binary=True,

@@ -102,20 +102,32 @@ def index_recall(
 
 def _choose(database: Database, stored: StoredModel, queries: int, seed: int) -> list[_Query]:
     with database.transaction() as connection:
+        row = connection.execute("select has_table_privilege('lookalike.queries', 'select')").fetchone()
+        # readers have no right on the table, in which the vectors of all models lie, but know the texts
+        known = (
+            "select kind, source, embedding, digest from lookalike.queries"
+            "  join lookalike.models using (model_id) where name = %(model)s"
+            if row and row[0]
+            else "select 'text' as kind, text as source, digest,"
+            "       lookalike.known_query(model, 'text', digest) as embedding"
+            "  from lookalike.known_texts cross join sha256(convert_to(text, 'UTF8')) digest where model = %(model)s"
+        )
         remembered = connection.execute(
-            "select kind, source, embedding from lookalike.queries where model_id = %s"
-            " order by md5(encode(digest, 'hex') || %s), digest limit %s",
-            [stored.model_id, str(seed), queries // 2],
+            (
+                f"select kind, source, embedding from ({known}) known"
+                " order by md5(encode(digest, 'hex') || %(seed)s), digest limit %(count)s"
+            ).encode(),
+            {"model": stored.model.name, "seed": str(seed), "count": queries // 2},
             binary=True,
         ).fetchall()
         images = connection.execute(
             f"""
             with chosen as materialized (
-                select image_id from lookalike.{stored.partition} e
+                select image_id from lookalike.{stored.view} e
                  where exists (select from lookalike.files f where f.image_id = e.image_id)
                  order by md5(image_id::text || %s), image_id limit %s
             )
-            select image_id, embedding from chosen join lookalike.{stored.partition} using (image_id)
+            select image_id, embedding from chosen join lookalike.{stored.view} using (image_id)
              order by md5(image_id::text || %s), image_id
             """.encode(),
             [str(seed), queries - len(remembered), str(seed)],
@@ -141,7 +153,7 @@ def _search(
 
 def _rows(database: Database, stored: StoredModel) -> int:
     with database.transaction() as connection:
-        row = connection.execute(f"select count(*) from lookalike.{stored.partition}".encode()).fetchone()
+        row = connection.execute(f"select count(*) from lookalike.{stored.view}".encode()).fetchone()
     return row[0] if row else 0
 
 

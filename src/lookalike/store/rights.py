@@ -17,7 +17,7 @@ from lookalike.errors import ConfigurationError, DatabaseError
 
 READABLE = (
     *("images", "files", "failures", "runs", "models", "alembic_version"),
-    *("library", "coverage", "active_embeddings"),
+    *("library", "coverage", "known_texts", "active_embeddings"),
 )
 """Tables and views that readers may select from, apart from the models' own views."""
 
@@ -26,6 +26,9 @@ READERS_FUNCTIONS = (
     *("search_vector", "search_text", "similar_images", "similar_many"),
 )
 """Functions that readers may call, whatever their arguments."""
+
+_LATER_VIEWS = ("known_texts",)
+"""Views that came after the first readers; whoever may read `library` may read them."""
 
 _EVERYBODY = sql.SQL("public")
 
@@ -52,9 +55,11 @@ def grant(connection: psycopg.Connection, *, readers: Sequence[str] = (), writer
 
 
 def renew(connection: psycopg.Connection) -> None:
-    """After an upgrade: close the functions to everybody, and open new ones to those who could read or write before."""
+    """After an upgrade: close the functions to everybody, and open what is new to those who read or wrote before."""
     connection.execute("revoke execute on all functions in schema lookalike from public")
     _grant_functions(connection, _holders(connection, "active_embeddings", "SELECT"))
+    views = [sql.Identifier("lookalike", name) for name in _LATER_VIEWS]
+    _run(connection, "grant select on {names} to {roles}", _holders(connection, "library", "SELECT"), views)
     _grant_writing(connection, _holders(connection, "embeddings", "INSERT"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -139,6 +140,17 @@ def default_statement(database: str, name: str) -> sql.Composed:
     """The statement that sets one of `DEFAULTS` for a database."""
     value = sql.Literal(DEFAULTS[name])
     return sql.SQL("alter database {} set {} = {}").format(sql.Identifier(database), sql.SQL(name), value)
+
+
+def missing(connection: psycopg.Connection) -> list[str]:
+    """The functions and views that every upgrade makes and that are not there, as after a restore that met errors."""
+    made = re.compile(r"^create or replace (function|view) lookalike\.(\w+)", re.MULTILINE)
+    wanted = {match for path in repeatable_files() for match in made.findall(path.read_text(encoding="utf-8"))}
+    found = connection.execute(
+        "select 'function', proname from pg_proc where pronamespace = 'lookalike'::regnamespace union all"
+        " select 'view', relname from pg_class where relnamespace = 'lookalike'::regnamespace and relkind = 'v'"
+    ).fetchall()
+    return sorted(f"lookalike.{name}" for _, name in wanted - set(found))
 
 
 def repeatable_files() -> list[Path]:
