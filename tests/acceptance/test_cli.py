@@ -300,6 +300,7 @@ def test_doctor_finds_nothing_amiss_or_says_what(
 
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("drop index lookalike.embeddings_1_hnsw")
+        connection.execute("drop function lookalike.cosine_similarity")
         connection.execute(f"alter database {connection.info.dbname} reset hnsw.iterative_scan".encode())
     ill = run("doctor")
     assert ill.returncode == 2
@@ -309,6 +310,8 @@ def test_doctor_finds_nothing_amiss_or_says_what(
         for remedy in re.findall(r"(?:run|Run): (.*;)", ill.stdout):
             connection.execute(remedy.encode())
     assert run("index", "build").returncode == 0
+    assert "lookalike.cosine_similarity not there" in " ".join(ill.stdout.split())
+    assert run("db", "upgrade").returncode == 0
     assert document(run("doctor", "--json", **azure(emulator)))["findings"][-2]["level"] == "ok"
 
     assert run("doctor", LOOKALIKE_DATABASE_URL=make_database()).returncode == 2

@@ -58,7 +58,7 @@ def refused(connection: psycopg.Connection, statement: str) -> None:
 
 
 def test_a_reader_sees_everything_but_the_vectors_of_all_models(
-    images: Lookalike, photos: Path, dsn: str, make_role: MakeRole
+    images: Lookalike, emulator: Emulator, photos: Path, dsn: str, make_role: MakeRole
 ) -> None:
     images.ingest(photos)
     images.search("a blue house")
@@ -86,6 +86,15 @@ def test_a_reader_sees_everything_but_the_vectors_of_all_models(
         refused(connection, "select lookalike.add_model('a/b', 'a', 'b')")
         refused(connection, "select lookalike.merge_batch('azure-vision/2023-04-15')")
         refused(connection, "create table lookalike.mine (id integer)")
+    with Lookalike.open(settings_for(dsn_as(dsn, reader), emulator)) as library:
+        assert library.status().images == 20
+        assert [known.text for known in library.remembered()] == ["a blue house"]
+        assert [status.rows for status in library.index.status()] == [20]
+        assert library.index.recall(queries=10).texts == ("a blue house",)
+        billed = emulator.stats()["billed"]
+        with pytest.raises(DatabaseError, match="paid for in vain"):
+            library.remember("a purple cow")
+        assert emulator.stats()["billed"] == billed
     with psycopg.connect(dsn_as(dsn, stranger), autocommit=True) as connection:
         refused(connection, "select * from lookalike.library")
         refused(connection, "select * from lookalike.similar_images(null)")

@@ -160,10 +160,10 @@ def test_equal_distances_come_in_the_order_of_their_ids(database: Database) -> N
 
 
 def test_a_model_of_fewer_numbers_is_padded(database: Database) -> None:
-    small = Model("test/small", 256)
+    small = Model("4th-test/small", 256)  # whose view begins with a digit
     random = np.random.default_rng(3).standard_normal((20, 256)).astype(np.float32)
     ids = write_vectors(database, random, small)
-    stored = model_to_search(database, "test/small")
+    stored = model_to_search(database, "4th-test/small")
     assert stored is not None
     assert stored.model.dimensions == 256
     found = nearest(database, stored, random[3], limit=5)

@@ -6,6 +6,7 @@ import math
 import random
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -42,6 +43,7 @@ from lookalike.filters.tree import Compare, Name, Scalar
         ("title=Foo (bar), baz and b=1", (field("title") == "Foo (bar), baz") & (field("b") == 1)),
         ('q="say \\"and\\" \\\\"', field("q") == 'say "and" \\'),
         ("größe=3", field("größe") == 3),
+        ("title='A Man in Black'", field("title") == "A Man in Black"),
     ],
 )
 def test_the_text_form_reads_as_the_tree_and_back(text: str, built: Where) -> None:
@@ -62,6 +64,15 @@ def test_the_text_form_reads_as_the_tree_and_back(text: str, built: Where) -> No
         ("a=~b", "no operator"),
         ("a= ~b", "quotation marks"),
         ("a=1 b=2", "two conditions"),
+        ("a=x b in 1..5", "two conditions"),
+        ("a=x tags exists", "two conditions"),
+        ("a=x not b contains y", "two conditions"),
+        ("a=x and", "condition was expected"),
+        ("a=x y not", "condition was expected"),
+        ("year=1870..1890", "1870..1890"),
+        ("year in 1...5", "two numbers"),
+        ("year in 1..x", "two numbers"),
+        ("year in 5..1", "smaller"),
         ("title=War and Peace", "operator"),
         ('a="open', "not closed"),
         ("(a=1", r"\) was expected"),
@@ -141,6 +152,13 @@ def test_conditions_are_not_combined_by_and_or_not() -> None:
     ):
         with pytest.raises(TypeError, match="&"):
             combine()
+
+
+def test_a_list_within_itself_is_refused() -> None:
+    endless: list[Any] = ["a=1"]
+    endless.append(endless)
+    with pytest.raises(InvalidFilter, match="deep"):
+        as_where(endless)
 
 
 def test_long_chains_are_flat() -> None:

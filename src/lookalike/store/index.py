@@ -186,7 +186,8 @@ def bytes_of(size: str) -> int:
 def _status(connection: psycopg.Connection, stored: StoredModel) -> IndexStatus:
     table = _qualified(stored.partition)
     found = _indexes(connection, stored)
-    row = connection.execute(f"select count(*) from {table}".encode()).fetchone()
+    # by the view, which readers may read
+    row = connection.execute(f"select count(*) from {stored.vectors}".encode()).fetchone()
     rows = row[0] if row else 0
     numbers = connection.execute(
         """

@@ -36,6 +36,11 @@ class StoredModel:
         return f"embeddings_{self.model_id}"
 
     @property
+    def vectors(self) -> str:
+        """Its view as SQL names it, which readers may read as well."""
+        return f'lookalike."{self.view}"'
+
+    @property
     def index(self) -> str:
         """Name of its HNSW index, without schema."""
         return f"embeddings_{self.model_id}_hnsw"

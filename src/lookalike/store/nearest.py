@@ -324,7 +324,7 @@ class _Plan:
             conditions.tables,
             f"""
             select e.image_id, {self._defeated} as distance
-              from lookalike.{self._stored.view} e
+              from {self._stored.vectors} e
              where exists (select from lookalike.files f where f.image_id = e.image_id{match}){self._page}
              order by distance, e.image_id
              limit {self._all}
@@ -338,7 +338,7 @@ class _Plan:
                 "",
                 f"""
                 select e.image_id, {self._defeated} as distance
-                  from lookalike.{self._stored.view} e
+                  from {self._stored.vectors} e
                  where true{self._page}
                  order by {self._distance}
                  limit {self._fetch}
@@ -356,13 +356,13 @@ class _Plan:
             ), """,
             f"""
             (select e.image_id, {self._defeated} as distance
-               from lookalike.{self._stored.view} e
+               from {self._stored.vectors} e
               where (select yes from few) and e.image_id in (select image_id from matching){self._page}
               order by distance, e.image_id
               limit {self._all})
              union all
             (select e.image_id, {self._defeated} as distance
-               from lookalike.{self._stored.view} e
+               from {self._stored.vectors} e
               where not (select yes from few)
                 and (select true from lookalike.files f where f.image_id = e.image_id and {match} limit 1){self._page}
               order by {self._distance}

@@ -25,7 +25,7 @@ def model_to_search(database: Database, name: str | None) -> StoredModel | None:
 
 def stored_embeddings(database: Database, stored: StoredModel, images: Sequence[UUID]) -> dict[UUID, Embedding]:
     """The vectors of images under a model; images that have none are missing."""
-    statement = f"select image_id, embedding from lookalike.{stored.view} where image_id = any(%s)"
+    statement = f"select image_id, embedding from {stored.vectors} where image_id = any(%s)"
     with database.transaction() as connection:
         rows = connection.execute(statement.encode(), [list(images)], binary=True).fetchall()
     return {image_id: _embedding(stored.model, vector) for image_id, vector in rows}
@@ -120,12 +120,12 @@ def status(database: Database) -> Status:
         failures = dict(codes.fetchall())
         reached = []
         for stored in models(connection):
-            row = connection.execute(f"select count(*) from lookalike.{stored.view}".encode()).fetchone()
+            row = connection.execute(f"select count(*) from {stored.vectors}".encode()).fetchone()
             embedded = row[0] if row else 0
             pending = connection.execute(
                 f"""
                 select count(*) from lookalike.images i
-                 where not exists (select from lookalike.{stored.view} e where e.image_id = i.image_id)
+                 where not exists (select from {stored.vectors} e where e.image_id = i.image_id)
                    and not exists (select from lookalike.failures x where x.image_id = i.image_id and x.model = %s)
                 """.encode(),
                 [stored.model.name],
@@ -231,7 +231,7 @@ def stored_vectors(
                              select image_id from lookalike.files o where o.uri = w.uri
                               order by o.collection <> w.collection, o.collection limit 1)
                    limit 1) i on true
-              join lookalike.{stored.view} e using (image_id)
+              join {stored.vectors} e using (image_id)
             """.encode(),
             [[c for c, _, _ in places], [uri for _, uri, _ in places], [sha256 for _, _, sha256 in places]],
             binary=True,

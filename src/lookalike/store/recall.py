@@ -123,11 +123,11 @@ def _choose(database: Database, stored: StoredModel, queries: int, seed: int) ->
         images = connection.execute(
             f"""
             with chosen as materialized (
-                select image_id from lookalike.{stored.view} e
+                select image_id from {stored.vectors} e
                  where exists (select from lookalike.files f where f.image_id = e.image_id)
                  order by md5(image_id::text || %s), image_id limit %s
             )
-            select image_id, embedding from chosen join lookalike.{stored.view} using (image_id)
+            select image_id, embedding from chosen join {stored.vectors} using (image_id)
              order by md5(image_id::text || %s), image_id
             """.encode(),
             [str(seed), queries - len(remembered), str(seed)],
@@ -153,7 +153,7 @@ def _search(
 
 def _rows(database: Database, stored: StoredModel) -> int:
     with database.transaction() as connection:
-        row = connection.execute(f"select count(*) from lookalike.{stored.view}".encode()).fetchone()
+        row = connection.execute(f"select count(*) from {stored.vectors}".encode()).fetchone()
     return row[0] if row else 0
 
 
