@@ -255,6 +255,8 @@ class Searcher:
                 case Part():
                     mixes.append([thing])
                 case _:
+                    if not all(isinstance(part, Part) for part in thing):
+                        raise TypeError("a mix is a list of Part(…); for many queries there is search_many")
                     mixes.append(thing)
         parts = [part for mix in mixes for part in mix]
         texts = iter(self._texts([part.text for part in parts if part.text is not None]))
