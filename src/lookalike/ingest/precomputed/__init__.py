@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from itertools import islice
-from typing import Literal
+from typing import Literal, TypedDict
 from uuid import UUID
 
 import numpy as np
@@ -22,7 +22,7 @@ import numpy as np
 from lookalike.embedders import PROVIDERS
 from lookalike.errors import ConfigurationError, DatabaseError, LookalikeError, ModelMismatch
 from lookalike.ingest.patience import Patiently
-from lookalike.ingest.precomputed.tables import VectorRow, VectorTable, damage_in, open_table, stored_form
+from lookalike.ingest.precomputed.tables import VectorRow, VectorTable, damage_in, stored_form
 from lookalike.ingest.sources.candidate import Candidate, nameable
 from lookalike.ingest.spill import Seen
 from lookalike.reports import ImportReport
@@ -44,7 +44,7 @@ from lookalike.store.writing import (
 from lookalike.types import DIMENSIONS, Embedding, Model
 from lookalike.uris import path_of, uri_of, without_secrets
 
-__all__ = ["Import", "model_of", "open_table"]
+__all__ = ["Import", "ImportOptions", "model_of"]
 
 _BATCH = 1_000
 _LARGE_LOAD = 2_000
@@ -53,6 +53,31 @@ _ROWS_PER_PAGE = 3
 _PAGE = 8_192
 _LONG_BUILD = 20_000
 _NO_FILE = re.compile(r"bytes:[0-9a-f]{64}")
+
+
+class ImportOptions(TypedDict, total=False):
+    """How vectors are brought in, whatever they lie in; every one may be left out.
+
+    Attributes:
+        model: whose vectors they are, where the files do not say.
+        collection: the named set that the files belong to.
+        uri_column, vector_column, key_column: columns or arrays whose names do not tell what they are.
+        max_failures: so many rows, or such a share as ``"5%"``, may fail for the first time without the run
+            counting as failed.
+        dry_run: read and check everything, and store nothing.
+        progress: told after each batch how far the run is.
+        stop: set it from another thread to end the run after the batch in hand.
+    """
+
+    model: str | None
+    collection: str
+    uri_column: str | None
+    vector_column: str | None
+    key_column: str | None
+    max_failures: int | str
+    dry_run: bool
+    progress: Callable[[ImportReport], None] | None
+    stop: threading.Event | None
 
 
 def model_of(database: Database, tables: Sequence[VectorTable], name: str | None) -> Model:
@@ -73,7 +98,7 @@ def model_of(database: Database, tables: Sequence[VectorTable], name: str | None
             raise ModelMismatch(
                 wanted,
                 other,
-                f"{_name(named[other])} holds vectors of {other}, and you named {wanted}: two models cannot be "
+                f"{named[other].name} holds vectors of {other}, and you named {wanted}: two models cannot be "
                 f"compared. Import it with --model {other}, or without --model.",
             )
     elif len(named) > 1:
@@ -83,7 +108,7 @@ def model_of(database: Database, tables: Sequence[VectorTable], name: str | None
         )
     elif not named or unnamed is not None:
         table = unnamed or tables[0]
-        raise ConfigurationError(f"{_name(table)} does not say which model its vectors are of. Name it with --model.")
+        raise ConfigurationError(f"{table.name} does not say which model its vectors are of. Name it with --model.")
     model = Model(wanted or next(iter(named)))
     stored = model_to_search(database, model.name)
     widths = {table.width: table for table in tables if table.width is not None}
@@ -93,13 +118,13 @@ def model_of(database: Database, tables: Sequence[VectorTable], name: str | None
         width, table = next(iter(widths.items()))
         if not 1 <= width <= DIMENSIONS:
             raise ConfigurationError(
-                f"The vectors of {_name(table)} have {width:,} numbers; Lookalike stores 1 to {DIMENSIONS:,}."
+                f"The vectors of {table.name} have {width:,} numbers; Lookalike stores 1 to {DIMENSIONS:,}."
             )
         model = Model(model.name, DIMENSIONS if model.provider in PROVIDERS else width)
     for width, table in widths.items():
         if width != model.dimensions:
             raise ConfigurationError(
-                f"The vectors of {_name(table)} have {width:,} numbers, and those of {model.name} have "
+                f"The vectors of {table.name} have {width:,} numbers, and those of {model.name} have "
                 f"{model.dimensions:,}: they are of another model. Nothing was stored."
             )
     return model
@@ -174,7 +199,7 @@ class Import:
                     self._write(batch)
             if not self.stop.is_set():
                 for table in self.tables:
-                    forget_row_failures(self.database, self.model, uri_of(table.path), run_id)
+                    forget_row_failures(self.database, self.model, table.uri, run_id)
                 if self._abandoned:
                     self._patiently(lambda: remove_abandoned(self.database, sorted(self._abandoned)))
             self._report = replace(self._report, index=self._patiently(self._index))
@@ -211,7 +236,7 @@ class Import:
 
     def _take(self, row: VectorRow, table: VectorTable, seen: Seen, batch: _Batch) -> None:
         """Check one row, and put it where it belongs."""
-        nowhere = Place(f"{uri_of(table.path)}#row-{row.row.number}", collection=self.collection)
+        nowhere = Place(f"{table.uri}#row-{row.row.number}", collection=self.collection)
         if row.row.error is not None or row.row.place is None:
             batch.fail(nowhere, "bad-row", row.row.error or "The row names no picture.")
             return
@@ -256,7 +281,7 @@ class Import:
         elif _NO_FILE.fullmatch(name):
             uri = name
         else:
-            uri = uri_of(os.path.join(table.path.absolute().parent, name))
+            uri = uri_of(os.path.join(table.folder, name))
         # only what the table says itself: without further columns, what is stored stays
         place = Place(uri, collection=self.collection, key=row.row.key, metadata=row.row.metadata or None)
         if "\0" in name:
@@ -357,10 +382,6 @@ class _Batch:
 
 def _same(new: Embedding, old: object) -> bool:
     return isinstance(old, np.ndarray) and np.array_equal(new.vector, old)
-
-
-def _name(table: VectorTable) -> str:
-    return without_secrets(os.fspath(table.path))
 
 
 _NUL = "The path holds a character that no path may hold."

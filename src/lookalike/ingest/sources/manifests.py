@@ -70,6 +70,7 @@ class Table:
         key_column: the column with the owner's ids; None if there is none.
         keyed: whether rows may be joined by their key alone.
         apart: columns that are neither metadata nor looked at here.
+        unfolded: the column of JSON objects whose entries are metadata themselves; None if there is none.
     """
 
     path: Path
@@ -78,6 +79,7 @@ class Table:
     key_column: str | None = None
     keyed: bool = False
     apart: frozenset[str] = frozenset()
+    unfolded: str | None = None
 
     def check(self) -> None:
         """Read the table's head, and of text tables everything, before anything is spent.
@@ -97,7 +99,23 @@ class Table:
             if isinstance(cells, str):
                 yield Row(number, error=cells)
             else:
-                yield row_of(self.name, number, cells, self.place_column, self.keys, self.apart)
+                yield row_of(self.name, number, cells, self.place_column, self.keys, self.apart, self.unfolded)
+
+    def cells(self, column: str) -> Iterator[Any]:
+        """One column alone, of the rows that can be read; of Parquet, nothing else is read.
+
+        Raises:
+            ConfigurationError: the rest of the table cannot be read.
+        """
+        yield from (cells.get(column) for cells in self._cells([column]) if not isinstance(cells, str))
+
+    @cached_property
+    def notes(self) -> Mapping[str, str]:
+        """What a Parquet file says of itself beside its columns; nothing for others."""
+        if self.path.suffix.lower() != ".parquet":
+            return {}
+        notes = self._parquet().schema_arrow.metadata or {}
+        return {name.decode("utf-8", "replace"): value.decode("utf-8", "replace") for name, value in notes.items()}
 
     def skim(self) -> Iterator[object]:
         """Something for every row, without a closer look at it."""
@@ -142,12 +160,16 @@ class Table:
             "name it with --uri-column."
         )
 
-    def _cells(self) -> Iterator[Mapping[str, Any] | str]:
-        """The cells of each row by column, or what is wrong with the row."""
+    def _cells(self, only: Sequence[str] | None = None) -> Iterator[Mapping[str, Any] | str]:
+        """The cells of each row by column, or what is wrong with the row.
+
+        Args:
+            only: the columns that matter; others may be missing.
+        """
         try:
             match self.path.suffix.lower():
                 case ".parquet":
-                    for batch in self._parquet().iter_batches(batch_size=_PARQUET_ROWS):
+                    for batch in self._parquet().iter_batches(batch_size=_PARQUET_ROWS, columns=only):
                         yield from batch.to_pylist()
                 case ".jsonl" | ".ndjson":
                     yield from self._json_lines()
@@ -276,6 +298,7 @@ def row_of(
     place_column: str | None,
     key_column: str | None,
     apart: Collection[str] = (),
+    unfolded: str | None = None,
 ) -> Row:
     """A row from its cells by column, or what is wrong with it.
 
@@ -283,14 +306,17 @@ def row_of(
         table: how the table is called in messages.
         place_column: None where rows are joined by key alone.
         apart: columns that are not metadata.
+        unfolded: the column of JSON objects whose entries are metadata themselves, unless a column has their name.
     """
     place = cells.get(place_column) if place_column is not None else None
     key = _key(cells.get(key_column)) if key_column is not None else None
     try:
-        metadata = {
+        inner = _object(cells.get(unfolded)) if unfolded is not None else None
+        metadata = {} if inner is None else ready_for_json(inner)
+        metadata |= {
             _text(name): ready_for_json(value)
             for name, value in cells.items()
-            if name not in (place_column, key_column) and name not in apart
+            if name not in (place_column, key_column) and name not in apart and (name != unfolded or inner is None)
         }
         size = len(json.dumps(metadata)) if metadata else 0
     except RecursionError:
@@ -367,6 +393,16 @@ def _is_nameable(place: str) -> bool:
 def _text(value: str) -> str:
     whole = storable(value)
     return redacted(whole) if _MAY_HOLD_SECRETS.search(whole) else whole
+
+
+def _object(value: object) -> Mapping[str, Any] | None:
+    """A JSON object, as it is or as text; None for anything else."""
+    if isinstance(value, str | bytes):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return None
+    return value if isinstance(value, Mapping) else None
 
 
 def _key(value: object) -> str | None:
