@@ -32,7 +32,9 @@ _MARK = "lookalike_export"
 """Tells an import that this is a file of ours, whose collections are no metadata."""
 _FORMAT = 1
 _BLOCK_BYTES = 4 << 20
-_GROUP_ROWS = 8_000
+_GROUP_ROWS = 4_000
+_NUMBERS = "vectors.list.element"
+_LEAVES = ("uri", "key", "collection", "sha256", "model", "metadata", _NUMBERS)
 _FAST = 1
 """The level of compression, for texts that are mostly padding."""
 
@@ -49,12 +51,16 @@ def exported_to(path: str | os.PathLike[str], *, force: bool) -> Path:
         raise ConfigurationError(f"{given} ends in neither .npz nor .parquet, the files that vectors are exported to.")
     if target.suffix.lower() == ".parquet":
         _pyarrow(given)
-    if target.is_dir():
-        raise ConfigurationError(f"{given} is a folder. Name a file in it, such as {given}/vectors.npz")
-    if target.exists() and not force:
-        raise ConfigurationError(f"{given} is there already. Choose another name, or replace it with --force.")
-    if not target.parent.is_dir():
-        raise ConfigurationError(f"There is no folder {target.parent} to write {target.name} to. Make it first.")
+    try:
+        there = target.exists()
+        if target.is_dir():
+            raise ConfigurationError(f"{given} is a folder. Name a file in it, such as {given}/vectors.npz")
+        if there and not force:
+            raise ConfigurationError(f"{given} is there already. Choose another name, or replace it with --force.")
+        if not target.parent.is_dir():
+            raise ConfigurationError(f"There is no folder {target.parent} to write {target.name} to. Make it first.")
+    except OSError as error:
+        raise ConfigurationError(f"{given} cannot be written: {error.strerror}.") from None
     return target
 
 
@@ -258,15 +264,18 @@ class _Parquet:
                 pyarrow.field("metadata", text, nullable=False),
                 pyarrow.field("vectors", pyarrow.list_(pyarrow.float16(), model.dimensions), nullable=False),
             ],
-            metadata={_MARK: str(_FORMAT)},
+            # the model once more, for a file without rows
+            metadata={_MARK: str(_FORMAT), "model": model.name},
         )
-        self._file = parquet.ParquetWriter(
+        writer = parquet.ParquetWriter(
             stack.enter_context(path.open("xb")),
             self._schema,
-            compression="zstd",
-            # texts repeat themselves, vectors do not
+            # half-precision numbers hardly get smaller, and say nothing by their least and largest
+            compression={name: "none" if name == _NUMBERS else "zstd" for name in _LEAVES},
             use_dictionary=["collection", "model"],
+            write_statistics=["uri", "key", "collection", "sha256"],
         )
+        self._file = stack.enter_context(writer)
         self._waiting: list[StoredRow] = []
 
     def write(self, rows: Sequence[StoredRow]) -> None:

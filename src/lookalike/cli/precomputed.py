@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from lookalike.cli.ingest import MaxFailuresOption
-from lookalike.cli.output import JsonOption, ModelOption, open_library, say, short_place, write_json
+from lookalike.cli.output import JsonOption, ModelOption, open_library, printable, say, write_json
 from lookalike.cli.progress import show_progress, stop_on_signal
 from lookalike.cli.search import CollectionOption, WhereOption
 from lookalike.errors import LookalikeError
@@ -151,7 +151,7 @@ def export(
     elif report.stopped is None:
         sys.stdout.write(
             f"{report.rows:,} rows of {report.images:,} images under {report.model}: "
-            f"{short_place(report.path)}, {report.bytes:,} bytes\n"
+            f"{printable(file)}, {report.bytes:,} bytes\n"
         )
     if report.stopped is not None:
         say(f"Stopped early; {file} was not written.")

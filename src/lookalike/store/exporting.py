@@ -16,7 +16,7 @@ from lookalike.store.conditions import Conditions
 from lookalike.store.database import Database
 from lookalike.store.models import StoredModel
 
-_PAGE_ROWS = 1_000
+_PAGE_ROWS = 500
 
 
 @dataclass(frozen=True, slots=True)

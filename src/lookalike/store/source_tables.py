@@ -60,16 +60,21 @@ select distinct format('%%I.%%I', n.nspname, c.relname)
   join pg_namespace n on n.oid = c.relnamespace
   join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
   join pg_type t on t.oid = a.atttypid and t.typname in ('vector', 'halfvec')
- where c.relkind = any(%s) and n.nspname <> 'lookalike' and not c.relispartition
+ where c.relkind = any(%s) and not c.relispartition
+   and not (n.nspname = 'lookalike' and (c.relkind = 'v' or c.relname in ('embeddings', 'queries')))
  order by 1 limit 10
 """
 
+# a schema of the user's own name comes first in its search path, so that tables of anybody's may lie beside ours
 _OWN_LOCKS = """
 select exists (
-    select from pg_locks l join pg_class c on c.oid = l.relation
+    select from pg_locks l
+      left join pg_inherits i on i.inhrelid = l.relation
+      join pg_class c on c.oid in (l.relation, i.inhparent)
+      join pg_namespace n on n.oid = c.relnamespace
      where l.pid = pg_backend_pid() and l.locktype = 'relation'
        and l.database = (select oid from pg_database where datname = current_database())
-       and c.relnamespace = to_regnamespace('lookalike'))
+       and n.nspname = 'lookalike' and c.relname = 'embeddings')
 """
 
 _ADVISORY = """

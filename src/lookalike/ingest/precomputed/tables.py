@@ -130,7 +130,8 @@ class _TextTable:
         self._vectors = named_column(name, "column", "--vector-column", vector_column, VECTOR_COLUMNS, columns)
         self._sha256 = column_called(("sha256",), columns)
         self._model = column_called(("model",), columns)
-        own = {column_called(("collection",), columns)} if EXPORTED in unnamed.notes else set()
+        notes = unnamed.notes if EXPORTED in unnamed.notes else {}
+        own = {column_called(("collection",), columns)} if notes else set()
         apart = ({self._vectors, self._sha256, self._model} | own) - {None, uri_column, key_column}
         self._table = Table(
             path,
@@ -155,6 +156,8 @@ class _TextTable:
                 if len(models) >= MOST_MODELS:
                     break
                 models[named_model(model)] = None
+        if not models and "model" in notes:
+            models[named_model(notes["model"])] = None
         self.width = lengths.most_common(1)[0][0] if lengths else None
         self.models: Sequence[str | None] = tuple(models)
 

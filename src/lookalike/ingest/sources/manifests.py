@@ -17,6 +17,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lookalike.errors import ConfigurationError
 from lookalike.store.writing import storable
 from lookalike.uris import redacted
@@ -170,7 +172,9 @@ class Table:
             match self.path.suffix.lower():
                 case ".parquet":
                     for batch in self._parquet().iter_batches(batch_size=_PARQUET_ROWS, columns=only):
-                        yield from batch.to_pylist()
+                        names = batch.schema.names
+                        columns = [self._parquet_cells(*column) for column in zip(names, batch.columns, strict=True)]
+                        yield from (dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True))
                 case ".jsonl" | ".ndjson":
                     yield from self._json_lines()
                 case _:
@@ -182,6 +186,21 @@ class Table:
                             yield {n: types[n](cell) for n, cell in zip(self._header, cells, strict=False) if cell}
         except (OSError, csv.Error, ValueError, ArithmeticError) as error:  # pyarrow's own are ValueErrors
             raise ConfigurationError(f"{self.name} cannot be read: {redacted(str(error))}") from None
+
+    def _parquet_cells(self, name: str, column: Any) -> Sequence[Any]:
+        """The cells of a column; lists of floating-point numbers that are apart, as arrays."""
+        import pyarrow.types as kinds
+
+        kind = column.type
+        is_list = kinds.is_list(kind) or kinds.is_large_list(kind) or kinds.is_fixed_size_list(kind)
+        if name not in self.apart or not is_list or not kinds.is_floating(kind.value_type) or column.null_count:
+            return column.to_pylist()  # type: ignore[no-any-return]
+        numbers = column.flatten()
+        if numbers.null_count:
+            return column.to_pylist()  # type: ignore[no-any-return]
+        lengths = column.value_lengths().to_numpy(zero_copy_only=False)
+        flat = numbers.to_numpy(zero_copy_only=False).astype(np.float64)
+        return np.split(flat, np.cumsum(lengths))[:-1]
 
     def _json_lines(self) -> Iterator[Mapping[str, Any] | str]:
         with open(self.path, encoding="utf-8-sig", errors="surrogateescape") as lines:
