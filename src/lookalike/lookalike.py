@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Self, Unpack
 from uuid import UUID
 
 from lookalike.config import DEFAULT_MODEL, Settings
@@ -20,7 +20,7 @@ from lookalike.export import Export, exported_to
 from lookalike.filters import Filter, as_where
 from lookalike.index_care import IndexCare
 from lookalike.ingest import Preparation, Retry, Sources, Terms, backfill, failures_allowed, ingest, plan
-from lookalike.ingest.precomputed import Import, ImportOptions, model_of
+from lookalike.ingest.precomputed import Import, ImportOptions, columns_named, model_of
 from lookalike.ingest.precomputed.database import DatabaseTable
 from lookalike.ingest.precomputed.tables import VectorTable, open_table
 from lookalike.ingest.sources import collection_named
@@ -273,9 +273,9 @@ class Lookalike:
             ModelMismatch: one of them holds vectors of another model than the one named.
             DatabaseError: nothing more could be done; ``report`` says what was done before.
         """
+        columns = columns_named(options)
         if not files:
             raise SourceNotFound("Name a file of vectors to import.")
-        columns = _import_columns(options)
         return self._import([open_table(file, **columns) for file in files], options)
 
     def import_table(self, url: str, table: str, **options: Unpack[ImportOptions]) -> ImportReport:
@@ -296,7 +296,7 @@ class Lookalike:
             ModelMismatch: it holds vectors of another model than the one named.
             DatabaseError: one of the databases does not answer, or refuses; ``report`` says what was done before.
         """
-        with DatabaseTable(url, table, **_import_columns(options)) as opened:
+        with DatabaseTable(url, table, **columns_named(options)) as opened:
             opened.require_apart_from(self._database)
             return self._import([opened], options)
 
@@ -583,10 +583,6 @@ class Lookalike:
         if embedder.notice and embedder.model.name not in self._announced:
             self._announced.add(embedder.model.name)
             self._announce(embedder.notice)
-
-
-def _import_columns(options: ImportOptions) -> dict[str, Any]:
-    return {name: options.get(name) for name in ("uri_column", "vector_column", "key_column")}
 
 
 def _check_numbers(max_calls: int | None, max_prune: float, concurrency: int | None) -> None:

@@ -123,6 +123,7 @@ class ImportReport:
             or ``missing`` (searches compare every vector until ``index build``); None where nothing was stored.
         stopped: why the run ended early, None if it did not.
         dry_run: whether nothing was stored.
+        building: how far the index is while it is being built, as ``progress`` is told; None in the end.
     """
 
     model: str
@@ -138,6 +139,7 @@ class ImportReport:
     index: Literal["kept", "rebuilt", "built", "missing"] | None = None
     stopped: str | None = None
     dry_run: bool = False
+    building: BuildProgress | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -230,6 +230,8 @@ def test_what_cannot_be_read_is_refused_with_a_way_out(
         with pytest.raises(kind, match=f"(?s){reason}") as error:
             plain_images.import_table(url, table, model=MODEL, **columns)
         assert "hunter2" not in str(error.value)
+    with pytest.raises(TypeError, match="colection"):
+        plain_images.import_table(elsewhere, "two", colection="x")  # type: ignore[call-arg]
     with pytest.raises(ConfigurationError, match="several models"):
         plain_images.import_table(elsewhere, "several")
     with pytest.raises(ConfigurationError, match="--model"):
@@ -266,9 +268,11 @@ def test_a_table_that_may_not_be_read(plain_images: Lookalike, dsn: str, make_ro
 def test_a_large_table_beside_the_library_itself(plain_images: Lookalike, dsn: str) -> None:
     wanted = fill(dsn, "photos", 3000)
     before = rows(dsn, "select count(*), max(xmin::text), min(ctid::text) from photos")
-    report = plain_images.import_table(dsn, "photos", model=MODEL)
+    seen: list[ImportReport] = []
+    report = plain_images.import_table(dsn, "photos", model=MODEL, progress=seen.append)
     # which an open snapshot in the same database would hold up
-    assert (report.embedded, report.index) == (3000, "rebuilt")
+    assert (report.embedded, report.index, report.building) == (3000, "rebuilt", None)
+    assert any(so_far.building is not None and so_far.embedded == 3000 for so_far in seen)
     found = stored(dsn)
     np.testing.assert_array_equal([found[f"https://pictures.example/{n}.jpg"] for n in range(3000)], wanted)
     assert rows(dsn, "select count(*), max(xmin::text), min(ctid::text) from photos") == before

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.text import Text
 
 from lookalike.cli.output import err, say
-from lookalike.reports import ExportReport, ImportReport, IngestReport
+from lookalike.reports import BuildProgress, ExportReport, ImportReport, IngestReport
 
 _PLAIN_SECONDS = 30.0
 
@@ -76,6 +76,7 @@ def show_progress() -> Iterator[Callable[[_Report], None]]:
         yield _plain_lines(announce)
         return
     columns: list[ProgressColumn] = [
+        TextColumn("{task.description}"),
         BarColumn(bar_width=None),
         TextColumn("{task.completed:,.0f}/{task.fields[of]}"),
         _Rate(),
@@ -83,10 +84,15 @@ def show_progress() -> Iterator[Callable[[_Report], None]]:
         TextColumn("{task.fields[failed]}", style="red"),
     ]
     with Progress(*columns, console=err, transient=True) as bar:
-        task = bar.add_task("", total=None, of="…", failed="")
+        task = bar.add_task("", total=None, of="…", failed="", counted=True)
 
         def show(report: _Report) -> None:
             announce(report)
+            if (building := _building(report)) is not None:
+                done = None if building.share is None else 100.0
+                bar.update(task, description=_phase(building), completed=100 * (building.share or 0), total=done)
+                bar.update(task, of="100 %" if done else "…", counted=False)
+                return
             expected = _expected(report)
             bar.update(
                 task,
@@ -133,6 +139,9 @@ def _plain_lines(
         if now - last < _PLAIN_SECONDS:
             return
         last = now
+        if (building := _building(report)) is not None:
+            say(_phase(building) + ("" if building.share is None else f", {building.share:.0%}"))
+            return
         finished = _finished(report)
         speed = finished / (now - started)
         of = left = ""
@@ -147,7 +156,15 @@ def _plain_lines(
 
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:.1f}/s" if task.speed else "")
+        return Text(f"{task.speed:.1f}/s" if task.speed and task.fields["counted"] else "")
+
+
+def _building(report: _Report) -> BuildProgress | None:
+    return report.building if isinstance(report, ImportReport) else None
+
+
+def _phase(building: BuildProgress) -> str:
+    return f"index: {building.phase}"
 
 
 def _expected(report: _Report) -> int | None:

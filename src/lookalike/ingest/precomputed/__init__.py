@@ -21,15 +21,18 @@ import numpy as np
 
 from lookalike.embedders import PROVIDERS
 from lookalike.errors import ConfigurationError, DatabaseError, LookalikeError, ModelMismatch
+from lookalike.ingest import failures_allowed
 from lookalike.ingest.patience import Patiently
 from lookalike.ingest.precomputed.tables import VectorRow, VectorTable, damage_in, stored_form
+from lookalike.ingest.sources import collection_named
 from lookalike.ingest.sources.candidate import Candidate, nameable
 from lookalike.ingest.spill import Seen
-from lookalike.reports import ImportReport
+from lookalike.reports import BuildProgress, ImportReport
 from lookalike.store.database import Database
 from lookalike.store.index import build_index, drop_index, may_build
 from lookalike.store.reading import model_to_search, stored_vectors
 from lookalike.store.writing import (
+    COLLECTION,
     NewFailure,
     NewFile,
     Place,
@@ -44,7 +47,7 @@ from lookalike.store.writing import (
 from lookalike.types import DIMENSIONS, Embedding, Model
 from lookalike.uris import path_of, uri_of, without_secrets
 
-__all__ = ["Import", "ImportOptions", "model_of"]
+__all__ = ["Import", "ImportOptions", "columns_named", "model_of"]
 
 _BATCH = 1_000
 _LARGE_LOAD = 2_000
@@ -78,6 +81,22 @@ class ImportOptions(TypedDict, total=False):
     dry_run: bool
     progress: Callable[[ImportReport], None] | None
     stop: threading.Event | None
+
+
+def columns_named(options: ImportOptions) -> dict[str, str | None]:
+    """The columns that somebody has named; what makes no sense is refused before anything is read.
+
+    Raises:
+        TypeError: there is no such option.
+        ValueError: a number makes no sense.
+        ConfigurationError: there can be no such collection.
+    """
+    if unknown := options.keys() - ImportOptions.__annotations__.keys():
+        raise TypeError(f"an import has no option {min(unknown)!r}")
+    failures_allowed(options.get("max_failures", 0))
+    collection_named(options.get("collection", COLLECTION))
+    named = {name: options.get(name) for name in ("uri_column", "vector_column", "key_column")}
+    return {name: str(column) if column is not None else None for name, column in named.items()}
 
 
 def model_of(database: Database, tables: Sequence[VectorTable], name: str | None) -> Model:
@@ -324,7 +343,7 @@ class Import:
         if stored.bytes // _PAGE * _ROWS_PER_PAGE >= _LONG_BUILD:
             self.announce("Every row is stored. Building the index …")
         try:
-            built = build_index(self.database, stored, options=self._dropped, stop=self.stop)
+            built = build_index(self.database, stored, options=self._dropped, progress=self._tell_build, stop=self.stop)
         except (ConfigurationError, DatabaseError) as error:
             self.announce(f"The index was not built: {error}")
             return "missing"
@@ -333,6 +352,10 @@ class Import:
         if built.stopped is not None:
             return "missing"
         return "rebuilt" if self._dropped is not None else "built"
+
+    def _tell_build(self, building: BuildProgress) -> None:
+        if self.progress is not None:
+            self.progress(replace(self._report, building=building, seconds=time.monotonic() - self._began))
 
     def _count(self, batch: _Batch, embedded: int, replaced: int, new_failures: int) -> None:
         so_far, failed = self._report, len(batch.failures)
