@@ -27,7 +27,7 @@ def import_vectors(
     files: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[FILE]…", help="Files of vectors: .npz, .csv, .tsv, .jsonl, .parquet.", show_default=False
+            metavar="FILE…", help="Files of vectors: .npz, .csv, .tsv, .jsonl, .parquet.", show_default=False
         ),
     ] = None,
     from_table: Annotated[
@@ -132,8 +132,10 @@ def export(
 ) -> None:
     """Write stored vectors, and what is known of their pictures, to a file.
 
-    One row for each place of a picture: uri, key, collection, sha256, metadata and vectors, in half precision as they
-    are stored. lookalike import takes the file back as it is.
+    One row for each place of a picture: uri, key, collection, sha256, metadata
+    and vectors, in half precision as they are stored.
+
+    lookalike import takes the file back as it is.
     """
     said = "Ending; nothing is left of the file. Press Ctrl-C again if it takes too long."
     with open_library() as images, stop_on_signal(said, "Giving up.") as stop, show_progress() as progress:
