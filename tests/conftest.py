@@ -26,6 +26,7 @@ import numpy.typing as npt
 import psycopg
 import pytest
 from PIL import Image, ImageDraw
+from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.types.json import Jsonb
 
@@ -193,6 +194,32 @@ def module_images(module_dsn: str) -> Iterator[Lookalike]:
 def dsn(make_database: MakeDatabase, template: str) -> str:
     """A database of its own, with tables."""
     return make_database(template)
+
+
+MakeRole = Callable[[str], str]
+
+
+@pytest.fixture
+def make_role(dsn: str) -> Iterator[MakeRole]:
+    """Roles that vanish with the test, with whatever they have in its database."""
+    made = []
+
+    def make(beginning: str) -> str:
+        name = f"{beginning}_{uuid.uuid4().hex[:8]}"
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            connection.execute(sql.SQL("create role {} login").format(sql.Identifier(name)))
+        made.append(name)
+        return name
+
+    yield make
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        for name in made:
+            connection.execute(sql.SQL("drop owned by {0} cascade; drop role {0}").format(sql.Identifier(name)))
+
+
+def dsn_as(dsn: str, role: str) -> str:
+    """The same database, as somebody else."""
+    return make_conninfo(dsn, user=role)
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from lookalike.filters import field
 from lookalike.lookalike import Lookalike
 from lookalike.reports import (
     BuildProgress,
+    ExportReport,
     ImportReport,
     IndexBuild,
     IndexRecall,
@@ -54,6 +55,7 @@ __all__ = [
     "DatabaseUnavailable",
     "Deleted",
     "Embedding",
+    "ExportReport",
     "Failure",
     "File",
     "Hit",

@@ -16,18 +16,18 @@ from uuid import UUID
 from lookalike.config import DEFAULT_MODEL, Settings
 from lookalike.embedders import Budget, Embedder, open_embedder
 from lookalike.embedders.terms import INTERACTIVE
-from lookalike.errors import ConfigurationError, ItemError, ModelMismatch, SourceNotFound
+from lookalike.errors import ItemError, ModelMismatch, SourceNotFound
+from lookalike.export import Export, exported_to
+from lookalike.filters import Filter, as_where
 from lookalike.index_care import IndexCare
 from lookalike.ingest import Preparation, Retry, Sources, Terms, backfill, failures_allowed, ingest, plan
-from lookalike.ingest.precomputed import Import, model_of, open_table
+from lookalike.ingest.precomputed import Import, ImportOptions, columns_named, model_of
+from lookalike.ingest.precomputed.database import DatabaseTable
+from lookalike.ingest.precomputed.tables import VectorTable, open_table
 from lookalike.ingest.sources import collection_named
-from lookalike.pictures.copies import copy_picture
+from lookalike.pictures.copies import copy_hits
 from lookalike.pictures.reading import Reader
-from lookalike.reports import (
-    ImportReport,
-    IngestPlan,
-    IngestReport,
-)
+from lookalike.reports import ExportReport, ImportReport, IngestPlan, IngestReport
 from lookalike.search import ImageQuery, Part, QueryLike, Scope, Searcher, SearchOptions
 from lookalike.store import reading
 from lookalike.store.database import Database
@@ -259,19 +259,7 @@ class Lookalike:
             preparation = Preparation(embedder.limits, reader, shrink=shrink)
             return backfill(self._database, embedder, preparation, terms)
 
-    def import_vectors(
-        self,
-        *files: str | os.PathLike[str],
-        model: str | None = None,
-        collection: str = COLLECTION,
-        uri_column: str | None = None,
-        vector_column: str | None = None,
-        key_column: str | None = None,
-        max_failures: int | str = 0,
-        dry_run: bool = False,
-        progress: Callable[[ImportReport], None] | None = None,
-        stop: threading.Event | None = None,
-    ) -> ImportReport:
+    def import_vectors(self, *files: str | os.PathLike[str], **options: Unpack[ImportOptions]) -> ImportReport:
         """Bring in vectors that were computed elsewhere; no service is called.
 
         A vector that differs from what is stored for its image and model replaces it. A row that cannot be used has
@@ -281,14 +269,7 @@ class Lookalike:
             files: ``.npz`` files and tables (``.csv``, ``.tsv``, ``.jsonl``, ``.parquet``): a column or array of URIs
                 (``uri``, else ``files``), one of vectors (``vectors``, ``vector`` or ``embedding``), and if you like
                 ``sha256`` of the pictures' bytes, ``key`` and ``model``. All others become metadata.
-            model: whose vectors they are, where the files do not say.
-            collection: the named set that the files belong to.
-            uri_column, vector_column, key_column: where the names do not tell.
-            max_failures: so many rows, or such a share as ``"5%"``, may fail for the first time without the run
-                counting as failed.
-            dry_run: read and check everything, and store nothing.
-            progress: told after each batch how far the run is.
-            stop: set it from another thread to end the run after the batch in hand.
+            options: see `ImportOptions`.
 
         Raises:
             SourceNotFound: one of the files is not there.
@@ -296,28 +277,87 @@ class Lookalike:
             ModelMismatch: one of them holds vectors of another model than the one named.
             DatabaseError: nothing more could be done; ``report`` says what was done before.
         """
-        allowed_failures = failures_allowed(max_failures)
-        collection = collection_named(collection)
+        columns = columns_named(options)
         if not files:
             raise SourceNotFound("Name a file of vectors to import.")
-        columns = {"uri_column": uri_column, "vector_column": vector_column, "key_column": key_column}
-        tables = [open_table(file, **columns) for file in files]
+        return self._import([open_table(file, **columns) for file in files], options)
+
+    def import_table(self, url: str, table: str, **options: Unpack[ImportOptions]) -> ImportReport:
+        """Bring in vectors from a table of anybody's PostgreSQL, as `import_vectors` does from files.
+
+        It is read in a stream, in one read-only transaction; nothing there is changed, and the URL is kept nowhere.
+
+        Args:
+            url: of the table's database, in any spelling; it may be the one that pictures are stored in.
+            table: its name as in SQL, with a schema before it or without. Its one column of the type vector or halfvec
+                holds the vectors, unless ``vector_column`` says otherwise; columns of bytes are left out, and all
+                others are what they are in a file.
+            options: see `ImportOptions`. Relative paths begin at the working directory.
+
+        Raises:
+            SourceNotFound: there is no such table.
+            ConfigurationError: the URL cannot be read, or a column is missing or of the wrong type.
+            ModelMismatch: it holds vectors of another model than the one named.
+            DatabaseError: one of the databases does not answer, or refuses; ``report`` says what was done before.
+        """
+        with DatabaseTable(url, table, **columns_named(options)) as opened:
+            opened.require_apart_from(self._database)
+            return self._import([opened], options)
+
+    def _import(self, tables: Sequence[VectorTable], options: ImportOptions) -> ImportReport:
+        name = options.get("model")
         run = Import(
             self._database,
-            model_of(self._database, tables, model),
+            model_of(self._database, tables, name),
             tables,
-            collection,
-            model is not None,
+            collection_named(options.get("collection", COLLECTION)),
+            name is not None,
             self._reader.is_remote,
-            allowed_failures,
+            failures_allowed(options.get("max_failures", 0)),
             self._announce,
-            progress,
-            stop or threading.Event(),
+            options.get("progress"),
+            options.get("stop") or threading.Event(),
         )
         try:
-            return run.rehearse() if dry_run else run.run()
+            return run.rehearse() if options.get("dry_run") else run.run()
         finally:
             self._seen_models.clear()
+
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        model: str | None = None,
+        collection: str | None = None,
+        where: Filter = None,
+        force: bool = False,
+        progress: Callable[[ExportReport], None] | None = None,
+        stop: threading.Event | None = None,
+    ) -> ExportReport:
+        """Write the vectors of a model, and what is known of their files, to a file that `import_vectors` takes back.
+
+        One row for each file of an image that has a vector, in the order of collection and URI, all of one moment:
+        ``uri``, ``key``, ``collection``, ``sha256`` (hexadecimal), ``metadata`` (JSON) and ``vectors`` (float16, as
+        they are stored). The file is there once it is complete, and not before.
+
+        Args:
+            path: a file whose name ends in ``.npz`` or ``.parquet``.
+            model: name of the model, by default ``LOOKALIKE_MODEL``, else the active one.
+            collection: only the files of this named set.
+            where: only the files that satisfy this filter.
+            force: write in the place of a file that is there.
+            progress: told after each batch how far the run is.
+            stop: set it from another thread to end the run; no file is left.
+
+        Raises:
+            ImageNotFound: nothing is embedded under the model.
+            InvalidFilter: `where` cannot be understood.
+            ConfigurationError: the file is there already, or cannot be written.
+            DatabaseError: the database does not answer, or refuses; no file is left.
+        """
+        target, condition = exported_to(path, force=force), as_where(where)
+        run = Export(self._database, self._rooms(model), target, collection, condition, force, progress, stop)
+        return run.run()
 
     @property
     def index(self) -> IndexCare:
@@ -416,23 +456,10 @@ class Lookalike:
     def copy_hits(self, hits: Iterable[Hit], folder: str | os.PathLike[str]) -> Iterator[Path | ItemError]:
         """Copy the pictures of hits into a folder, named by rank and similarity; nothing is overwritten.
 
-        Yields:
-            For each hit where its copy lies, or why there is none.
-
-        Raises:
-            ConfigurationError: the folder cannot be made or written to.
+        Yields for each hit where its copy lies, or why there is none. Raises `ConfigurationError` where the folder
+        cannot be made or written to.
         """
-        try:
-            target = Path(folder)
-            target.mkdir(parents=True, exist_ok=True)
-            for rank, hit in enumerate(hits, start=1):
-                try:
-                    uris = [file.uri for file in hit.files]
-                    yield copy_picture(self._reader, uris, target, f"{rank:03}-{hit.similarity:.3f}-")
-                except ItemError as error:
-                    yield error
-        except OSError as error:
-            raise ConfigurationError(f"{os.fspath(folder)} cannot be written to: {error.strerror}.") from None
+        return copy_hits(self._reader, hits, folder)
 
     def mix(
         self, text: str, *, plus: Sequence[str] = (), minus: Sequence[str] = (), model: str | None = None

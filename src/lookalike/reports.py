@@ -1,4 +1,4 @@
-"""What long jobs say before, while and after they run: plans and reports of ingests, imports and indexes."""
+"""What long jobs say before, while and after they run: plans and reports of ingests, imports, exports and indexes."""
 
 from __future__ import annotations
 
@@ -123,6 +123,7 @@ class ImportReport:
             or ``missing`` (searches compare every vector until ``index build``); None where nothing was stored.
         stopped: why the run ended early, None if it did not.
         dry_run: whether nothing was stored.
+        building: how far the index is while it is being built, as ``progress`` is told; None in the end.
     """
 
     model: str
@@ -138,6 +139,33 @@ class ImportReport:
     index: Literal["kept", "rebuilt", "built", "missing"] | None = None
     stopped: str | None = None
     dry_run: bool = False
+    building: BuildProgress | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExportReport:
+    """What an export of vectors did.
+
+    Attributes:
+        path: the file that was written.
+        found: rows that there are to write, one for each file of an image that has a vector.
+        rows: those that were written.
+        images: images that they are of; one with several files has several rows.
+        dimensions: how many numbers each vector has.
+        bytes: size of the file; 0 while it is being written, and where the run was stopped.
+        seconds: from the first row read to the file in its place.
+        stopped: why the run ended early, without a file; None if it did not.
+    """
+
+    model: str
+    path: str
+    found: int = 0
+    rows: int = 0
+    images: int = 0
+    dimensions: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    stopped: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from lookalike import (
     SourceNotFound,
 )
 from lookalike.emulator import Emulator
-from lookalike.ingest.precomputed import open_table
+from lookalike.ingest.precomputed.tables import open_table
 from lookalike.uris import uri_of
 
 from ..conftest import RunCommand, command_environment, draw_pictures, settings_for

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
@@ -16,33 +14,9 @@ from lookalike.store import schema
 from lookalike.store.database import Database
 from lookalike.store.rights import READABLE, READERS_FUNCTIONS, grant
 
-from ..conftest import MakeDatabase, RunCommand, draw_pictures, settings_for
+from ..conftest import MakeDatabase, MakeRole, RunCommand, draw_pictures, dsn_as, settings_for
 
 ODD = 'we"ird; drop role x --'
-
-MakeRole = Callable[[str], str]
-
-
-@pytest.fixture
-def make_role(dsn: str) -> Iterator[MakeRole]:
-    """Roles that vanish with the test, with whatever they have in its database."""
-    made = []
-
-    def make(beginning: str) -> str:
-        name = f"{beginning}_{uuid.uuid4().hex[:8]}"
-        with psycopg.connect(dsn, autocommit=True) as connection:
-            connection.execute(sql.SQL("create role {} login").format(sql.Identifier(name)))
-        made.append(name)
-        return name
-
-    yield make
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        for name in made:
-            connection.execute(sql.SQL("drop owned by {0} cascade; drop role {0}").format(sql.Identifier(name)))
-
-
-def dsn_as(dsn: str, role: str) -> str:
-    return psycopg.conninfo.make_conninfo(dsn, user=role)
 
 
 def let(dsn: str, *, readers: tuple[str, ...] = (), writers: tuple[str, ...] = ()) -> None:

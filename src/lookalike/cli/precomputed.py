@@ -1,4 +1,4 @@
-"""`lookalike import`: vectors that were computed elsewhere."""
+"""`lookalike import` and `lookalike export`: vectors that were computed elsewhere, and those that are stored."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import Annotated
 import typer
 
 from lookalike.cli.ingest import MaxFailuresOption
-from lookalike.cli.output import JsonOption, open_library, say, write_json
+from lookalike.cli.output import JsonOption, ModelOption, open_library, printable, say, write_json
 from lookalike.cli.progress import show_progress, stop_on_signal
+from lookalike.cli.search import CollectionOption, WhereOption
 from lookalike.errors import LookalikeError
 from lookalike.ingest import failures_allowed
+from lookalike.ingest.precomputed import ImportOptions
 from lookalike.reports import ImportReport
 
 _INDEX = {
@@ -23,19 +25,33 @@ _INDEX = {
 
 def import_vectors(
     files: Annotated[
-        list[str],
-        typer.Argument(metavar="FILE…", help="Files of vectors: .npz, .csv, .tsv, .jsonl, .parquet."),
-    ],
+        list[str] | None,
+        typer.Argument(
+            metavar="FILE…", help="Files of vectors: .npz, .csv, .tsv, .jsonl, .parquet.", show_default=False
+        ),
+    ] = None,
+    from_table: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            metavar="URL TABLE",
+            help="A table of vectors (pgvector's, arrays or text) in this database instead of files. It is only read.",
+        ),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option("--model", "-m", metavar="NAME", help="Whose vectors they are, where the files do not say."),
     ] = None,
     collection: Annotated[str, typer.Option(metavar="C", help="The named set that the files belong to.")] = "default",
     uri_column: Annotated[
-        str | None, typer.Option(metavar="U", help="Column or array of paths or URLs; by default uri, else files.")
+        str | None, typer.Option(metavar="U", help="Column or array of paths or URLs; by default uri, else files …")
     ] = None,
     vector_column: Annotated[
-        str | None, typer.Option(metavar="V", help="Column or array of vectors; by default vectors, vector, embedding.")
+        str | None,
+        typer.Option(
+            metavar="V",
+            help="Column or array of vectors; by default vectors, vector or embedding, in a database the one of the "
+            "type vector or halfvec.",
+        ),
     ] = None,
     key_column: Annotated[
         str | None, typer.Option(metavar="K", help="Column or array with your own ids; by default key.")
@@ -50,12 +66,13 @@ def import_vectors(
 
     A vector that differs from the stored one replaces it.
     """
+    if (from_table is None) == (not files):
+        raise typer.BadParameter("Name either files to import, or a table: --from-table URL TABLE")
     first = "Storing the rows in hand; press Ctrl-C again to give them up."
     with open_library() as images, stop_on_signal(first, "Giving up; press Ctrl-C once more to end at once.") as stop:
         try:
             with show_progress() as progress:
-                report = images.import_vectors(
-                    *files,
+                options = ImportOptions(
                     model=model,
                     collection=collection,
                     uri_column=uri_column,
@@ -66,6 +83,10 @@ def import_vectors(
                     progress=progress,
                     stop=stop.event,
                 )
+                if from_table is not None:
+                    report = images.import_table(*from_table, **options)
+                else:
+                    report = images.import_vectors(*files or (), **options)
         except LookalikeError as error:
             if isinstance(error.report, ImportReport):
                 _show(error.report, as_json)
@@ -99,3 +120,43 @@ def _show(report: ImportReport, as_json: bool) -> None:
     sys.stdout.write(f"{report.found:,} rows under {report.model}: {would}{', '.join(parts)}\n")
     if report.index in _INDEX:
         sys.stdout.write(f"{_INDEX[report.index]}, all in {report.seconds:.1f} s\n")
+
+
+def export(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The file to write: .npz or .parquet.")],
+    model: ModelOption = None,
+    collection: CollectionOption = None,
+    where: WhereOption = None,
+    force: Annotated[bool, typer.Option("--force", help="Write in the place of a file that is there.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write stored vectors, and what is known of their pictures, to a file.
+
+    One row for each place of a picture: uri, key, collection, sha256, metadata
+    and vectors, in half precision as they are stored.
+
+    lookalike import takes the file back as it is.
+    """
+    said = "Ending; nothing is left of the file. Press Ctrl-C again if it takes too long."
+    with open_library() as images, stop_on_signal(said, "Giving up.") as stop, show_progress() as progress:
+        report = images.export(
+            file,
+            model=model,
+            collection=collection,
+            where=where,
+            force=force,
+            progress=progress,
+            stop=stop.event,
+        )
+    if as_json:
+        write_json(dataclasses.asdict(report))
+    elif report.stopped is None:
+        sys.stdout.write(
+            f"{report.rows:,} rows of {report.images:,} images under {report.model}: "
+            f"{printable(file)}, {report.bytes:,} bytes\n"
+        )
+    if report.stopped is not None:
+        say(f"Stopped early; {file} was not written.")
+        raise typer.Exit(128 + stop.signal if stop.signal is not None else 2)
+    if not report.rows:
+        say("No file has a vector and satisfies this, so that the file holds no rows.")

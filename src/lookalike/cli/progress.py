@@ -11,14 +11,17 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from types import FrameType
+from typing import TypeAlias
 
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from lookalike.cli.output import err, say
-from lookalike.reports import ImportReport, IngestReport
+from lookalike.reports import BuildProgress, ExportReport, ImportReport, IngestReport
 
 _PLAIN_SECONDS = 30.0
+
+_Report: TypeAlias = IngestReport | ImportReport | ExportReport
 
 
 @dataclasses.dataclass(slots=True)
@@ -66,13 +69,14 @@ def stop_on_signal(
 
 
 @contextlib.contextmanager
-def show_progress() -> Iterator[Callable[[IngestReport | ImportReport], None]]:
+def show_progress() -> Iterator[Callable[[_Report], None]]:
     """A bar on a terminal, a line every 30 seconds elsewhere; and, as soon as it is known, when all will be done."""
     announce = _end_announced()
     if not err.is_terminal:
         yield _plain_lines(announce)
         return
     columns: list[ProgressColumn] = [
+        TextColumn("{task.description}"),
         BarColumn(bar_width=None),
         TextColumn("{task.completed:,.0f}/{task.fields[of]}"),
         _Rate(),
@@ -80,29 +84,34 @@ def show_progress() -> Iterator[Callable[[IngestReport | ImportReport], None]]:
         TextColumn("{task.fields[failed]}", style="red"),
     ]
     with Progress(*columns, console=err, transient=True) as bar:
-        task = bar.add_task("", total=None, of="…", failed="")
+        task = bar.add_task("", total=None, of="…", failed="", counted=True)
 
-        def show(report: IngestReport | ImportReport) -> None:
+        def show(report: _Report) -> None:
             announce(report)
+            if (building := _building(report)) is not None:
+                done = None if building.share is None else 100.0
+                bar.update(task, description=_phase(building), completed=100 * (building.share or 0), total=done)
+                bar.update(task, of="100 %" if done else "…", counted=False)
+                return
             expected = _expected(report)
             bar.update(
                 task,
                 completed=_finished(report),
                 total=expected,
                 of=f"{expected:,}" if expected is not None else "…",
-                failed=f"{report.failed:,} failed" if report.failed else "",
+                failed=f"{_failed(report):,} failed" if _failed(report) else "",
             )
 
         yield show
 
 
-def _end_announced() -> Callable[[IngestReport | ImportReport], None]:
+def _end_announced() -> Callable[[_Report], None]:
     """Says once when the run will be done if every file that there is has to be embedded."""
     announced = False
 
-    def announce(report: IngestReport | ImportReport) -> None:
+    def announce(report: _Report) -> None:
         nonlocal announced
-        if isinstance(report, ImportReport):
+        if not isinstance(report, IngestReport):
             return
         # once the service has answered: before that, it may have to be said that it refuses
         if announced or not report.expected or not report.rate or not report.embedded:
@@ -119,17 +128,20 @@ def _end_announced() -> Callable[[IngestReport | ImportReport], None]:
 
 
 def _plain_lines(
-    announce: Callable[[IngestReport | ImportReport], None],
-) -> Callable[[IngestReport | ImportReport], None]:
+    announce: Callable[[_Report], None],
+) -> Callable[[_Report], None]:
     started = last = time.monotonic()
 
-    def show(report: IngestReport | ImportReport) -> None:
+    def show(report: _Report) -> None:
         nonlocal last
         announce(report)
         now = time.monotonic()
         if now - last < _PLAIN_SECONDS:
             return
         last = now
+        if (building := _building(report)) is not None:
+            say(_phase(building) + ("" if building.share is None else f", {building.share:.0%}"))
+            return
         finished = _finished(report)
         speed = finished / (now - started)
         of = left = ""
@@ -137,19 +149,31 @@ def _plain_lines(
             of = f" of {expected:,}"
             if speed:
                 left = f", {timedelta(seconds=round((expected - finished) / speed))} left"
-        say(f"{finished:,}{of} done, {speed:.1f}/s{left}, {report.failed:,} failed")
+        say(f"{finished:,}{of} done, {speed:.1f}/s{left}, {_failed(report):,} failed")
 
     return show
 
 
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:.1f}/s" if task.speed else "")
+        return Text(f"{task.speed:.1f}/s" if task.speed and task.fields["counted"] else "")
 
 
-def _expected(report: IngestReport | ImportReport) -> int | None:
-    return report.found if isinstance(report, ImportReport) else report.expected
+def _building(report: _Report) -> BuildProgress | None:
+    return report.building if isinstance(report, ImportReport) else None
 
 
-def _finished(report: IngestReport | ImportReport) -> int:
-    return report.found - report.pending
+def _phase(building: BuildProgress) -> str:
+    return f"index: {building.phase}"
+
+
+def _expected(report: _Report) -> int | None:
+    return report.expected if isinstance(report, IngestReport) else report.found
+
+
+def _finished(report: _Report) -> int:
+    return report.rows if isinstance(report, ExportReport) else report.found - report.pending
+
+
+def _failed(report: _Report) -> int:
+    return 0 if isinstance(report, ExportReport) else report.failed

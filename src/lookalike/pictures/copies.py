@@ -4,17 +4,40 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from lookalike.errors import ItemError
+from lookalike.errors import ConfigurationError, ItemError
 from lookalike.pictures.check import LARGEST_FILE
 from lookalike.pictures.reading import Reader
+from lookalike.types import Hit
 from lookalike.uris import path_of
 
 _LONGEST_NAME = 180
 _NOT_IN_NAMES = re.compile(r"[\x00-\x1f\x7f/\\:*?\"<>|]")
+
+
+def copy_hits(reader: Reader, hits: Iterable[Hit], folder: str | os.PathLike[str]) -> Iterator[Path | ItemError]:
+    """Copy the pictures of hits into a folder, named by rank and similarity; nothing is overwritten.
+
+    Yields:
+        For each hit where its copy lies, or why there is none.
+
+    Raises:
+        ConfigurationError: the folder cannot be made or written to.
+    """
+    try:
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        for rank, hit in enumerate(hits, start=1):
+            try:
+                uris = [file.uri for file in hit.files]
+                yield copy_picture(reader, uris, target, f"{rank:03}-{hit.similarity:.3f}-")
+            except ItemError as error:
+                yield error
+    except OSError as error:
+        raise ConfigurationError(f"{os.fspath(folder)} cannot be written to: {error.strerror}.") from None
 
 
 def copy_picture(reader: Reader, uris: Sequence[str], folder: Path, prefix: str) -> Path:

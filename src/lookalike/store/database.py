@@ -155,6 +155,21 @@ class Database:
                 pooled.close()
 
     @contextlib.contextmanager
+    def snapshot(self) -> Iterator[psycopg.Connection]:
+        """A transaction that only reads, and sees all the time what there was at its beginning, however long it takes.
+
+        Raises:
+            DatabaseError: whatever the driver raises, translated.
+        """
+        with self.transaction() as connection:
+            connection.execute("set transaction isolation level repeatable read, read only")
+            for setting in ("statement_timeout", "idle_in_transaction_session_timeout"):
+                connection.execute(f"set local {setting} = 0".encode())
+            if connection.info.server_version >= 170000:
+                connection.execute("set local transaction_timeout = 0")
+            yield connection
+
+    @contextlib.contextmanager
     def session(self) -> Iterator[psycopg.Connection]:
         """A connection of its own, outside the pool: every statement commits by itself, however long it takes, and
         settings hold until the end.

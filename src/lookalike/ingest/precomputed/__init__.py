@@ -14,22 +14,25 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from itertools import islice
-from typing import Literal
+from typing import Literal, TypedDict
 from uuid import UUID
 
 import numpy as np
 
 from lookalike.embedders import PROVIDERS
 from lookalike.errors import ConfigurationError, DatabaseError, LookalikeError, ModelMismatch
+from lookalike.ingest import failures_allowed
 from lookalike.ingest.patience import Patiently
-from lookalike.ingest.precomputed.tables import VectorRow, VectorTable, damage_in, open_table, stored_form
+from lookalike.ingest.precomputed.tables import VectorRow, VectorTable, damage_in, stored_form
+from lookalike.ingest.sources import collection_named
 from lookalike.ingest.sources.candidate import Candidate, nameable
 from lookalike.ingest.spill import Seen
-from lookalike.reports import ImportReport
+from lookalike.reports import BuildProgress, ImportReport
 from lookalike.store.database import Database
 from lookalike.store.index import build_index, drop_index, may_build
 from lookalike.store.reading import model_to_search, stored_vectors
 from lookalike.store.writing import (
+    COLLECTION,
     NewFailure,
     NewFile,
     Place,
@@ -44,7 +47,7 @@ from lookalike.store.writing import (
 from lookalike.types import DIMENSIONS, Embedding, Model
 from lookalike.uris import path_of, uri_of, without_secrets
 
-__all__ = ["Import", "model_of", "open_table"]
+__all__ = ["Import", "ImportOptions", "columns_named", "model_of"]
 
 _BATCH = 1_000
 _LARGE_LOAD = 2_000
@@ -53,6 +56,47 @@ _ROWS_PER_PAGE = 3
 _PAGE = 8_192
 _LONG_BUILD = 20_000
 _NO_FILE = re.compile(r"bytes:[0-9a-f]{64}")
+
+
+class ImportOptions(TypedDict, total=False):
+    """How vectors are brought in, whatever they lie in; every one may be left out.
+
+    Attributes:
+        model: whose vectors they are, where the files do not say.
+        collection: the named set that the files belong to.
+        uri_column, vector_column, key_column: columns or arrays whose names do not tell what they are.
+        max_failures: so many rows, or such a share as ``"5%"``, may fail for the first time without the run
+            counting as failed.
+        dry_run: read and check everything, and store nothing.
+        progress: told after each batch how far the run is.
+        stop: set it from another thread to end the run after the batch in hand.
+    """
+
+    model: str | None
+    collection: str
+    uri_column: str | None
+    vector_column: str | None
+    key_column: str | None
+    max_failures: int | str
+    dry_run: bool
+    progress: Callable[[ImportReport], None] | None
+    stop: threading.Event | None
+
+
+def columns_named(options: ImportOptions) -> dict[str, str | None]:
+    """The columns that somebody has named; what makes no sense is refused before anything is read.
+
+    Raises:
+        TypeError: there is no such option.
+        ValueError: a number makes no sense.
+        ConfigurationError: there can be no such collection.
+    """
+    if unknown := options.keys() - ImportOptions.__annotations__.keys():
+        raise TypeError(f"an import has no option {min(unknown)!r}")
+    failures_allowed(options.get("max_failures", 0))
+    collection_named(options.get("collection", COLLECTION))
+    named = {name: options.get(name) for name in ("uri_column", "vector_column", "key_column")}
+    return {name: str(column) if column is not None else None for name, column in named.items()}
 
 
 def model_of(database: Database, tables: Sequence[VectorTable], name: str | None) -> Model:
@@ -73,7 +117,7 @@ def model_of(database: Database, tables: Sequence[VectorTable], name: str | None
             raise ModelMismatch(
                 wanted,
                 other,
-                f"{_name(named[other])} holds vectors of {other}, and you named {wanted}: two models cannot be "
+                f"{named[other].name} holds vectors of {other}, and you named {wanted}: two models cannot be "
                 f"compared. Import it with --model {other}, or without --model.",
             )
     elif len(named) > 1:
@@ -83,7 +127,7 @@ def model_of(database: Database, tables: Sequence[VectorTable], name: str | None
         )
     elif not named or unnamed is not None:
         table = unnamed or tables[0]
-        raise ConfigurationError(f"{_name(table)} does not say which model its vectors are of. Name it with --model.")
+        raise ConfigurationError(f"{table.name} does not say which model its vectors are of. Name it with --model.")
     model = Model(wanted or next(iter(named)))
     stored = model_to_search(database, model.name)
     widths = {table.width: table for table in tables if table.width is not None}
@@ -93,13 +137,13 @@ def model_of(database: Database, tables: Sequence[VectorTable], name: str | None
         width, table = next(iter(widths.items()))
         if not 1 <= width <= DIMENSIONS:
             raise ConfigurationError(
-                f"The vectors of {_name(table)} have {width:,} numbers; Lookalike stores 1 to {DIMENSIONS:,}."
+                f"The vectors of {table.name} have {width:,} numbers; Lookalike stores 1 to {DIMENSIONS:,}."
             )
         model = Model(model.name, DIMENSIONS if model.provider in PROVIDERS else width)
     for width, table in widths.items():
         if width != model.dimensions:
             raise ConfigurationError(
-                f"The vectors of {_name(table)} have {width:,} numbers, and those of {model.name} have "
+                f"The vectors of {table.name} have {width:,} numbers, and those of {model.name} have "
                 f"{model.dimensions:,}: they are of another model. Nothing was stored."
             )
     return model
@@ -174,7 +218,7 @@ class Import:
                     self._write(batch)
             if not self.stop.is_set():
                 for table in self.tables:
-                    forget_row_failures(self.database, self.model, uri_of(table.path), run_id)
+                    forget_row_failures(self.database, self.model, table.uri, run_id)
                 if self._abandoned:
                     self._patiently(lambda: remove_abandoned(self.database, sorted(self._abandoned)))
             self._report = replace(self._report, index=self._patiently(self._index))
@@ -211,7 +255,7 @@ class Import:
 
     def _take(self, row: VectorRow, table: VectorTable, seen: Seen, batch: _Batch) -> None:
         """Check one row, and put it where it belongs."""
-        nowhere = Place(f"{uri_of(table.path)}#row-{row.row.number}", collection=self.collection)
+        nowhere = Place(f"{table.uri}#row-{row.row.number}", collection=self.collection)
         if row.row.error is not None or row.row.place is None:
             batch.fail(nowhere, "bad-row", row.row.error or "The row names no picture.")
             return
@@ -256,7 +300,7 @@ class Import:
         elif _NO_FILE.fullmatch(name):
             uri = name
         else:
-            uri = uri_of(os.path.join(table.path.absolute().parent, name))
+            uri = uri_of(os.path.join(table.folder, name))
         # only what the table says itself: without further columns, what is stored stays
         place = Place(uri, collection=self.collection, key=row.row.key, metadata=row.row.metadata or None)
         if "\0" in name:
@@ -299,7 +343,7 @@ class Import:
         if stored.bytes // _PAGE * _ROWS_PER_PAGE >= _LONG_BUILD:
             self.announce("Every row is stored. Building the index …")
         try:
-            built = build_index(self.database, stored, options=self._dropped, stop=self.stop)
+            built = build_index(self.database, stored, options=self._dropped, progress=self._tell_build, stop=self.stop)
         except (ConfigurationError, DatabaseError) as error:
             self.announce(f"The index was not built: {error}")
             return "missing"
@@ -308,6 +352,10 @@ class Import:
         if built.stopped is not None:
             return "missing"
         return "rebuilt" if self._dropped is not None else "built"
+
+    def _tell_build(self, building: BuildProgress) -> None:
+        if self.progress is not None:
+            self.progress(replace(self._report, building=building, seconds=time.monotonic() - self._began))
 
     def _count(self, batch: _Batch, embedded: int, replaced: int, new_failures: int) -> None:
         so_far, failed = self._report, len(batch.failures)
@@ -357,10 +405,6 @@ class _Batch:
 
 def _same(new: Embedding, old: object) -> bool:
     return isinstance(old, np.ndarray) and np.array_equal(new.vector, old)
-
-
-def _name(table: VectorTable) -> str:
-    return without_secrets(os.fspath(table.path))
 
 
 _NUL = "The path holds a character that no path may hold."

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,16 +18,19 @@ import numpy.typing as npt
 from lookalike.errors import ConfigurationError, SourceNotFound
 from lookalike.ingest.precomputed.arrays import Array, Arrays, python_values
 from lookalike.ingest.sources.manifests import SUFFIXES, Row, Table, column_called, row_of, uri_column_among
-from lookalike.uris import path_of, without_secrets
+from lookalike.uris import path_of, uri_of, without_secrets
 
 Numbers = npt.NDArray[np.float64]
 
-_URI_COLUMNS = ("uri", "files")
-_VECTOR_COLUMNS = ("vectors", "vector", "embedding")
+URI_COLUMNS = ("uri", "files")
+VECTOR_COLUMNS = ("vectors", "vector", "embedding")
 _ROWS = 1_000
-_ROWS_TO_LEARN_FROM = 100
-_MOST_MODELS = 5
+ROWS_TO_LEARN_FROM = 100
+MOST_MODELS = 5
 _LONGEST_VECTOR = 100_000
+METADATA_COLUMNS = ("metadata",)
+EXPORTED = "lookalike_export"
+"""What says of a file that `lookalike export` has written it: an array, or a note of a Parquet file."""
 _BRACKETS = {"[": "]", "(": ")", "{": "}"}
 _HEX = re.compile(r"(?:sha256:|\\x|0x)?([0-9a-f]{64})")
 
@@ -51,16 +55,20 @@ class VectorRow:
 
 
 class VectorTable(Protocol):
-    """A file of vectors.
+    """A file or a table of vectors.
 
     Attributes:
-        path: where it lies; relative paths in it begin at its folder.
+        name: how it is called in messages.
+        uri: how it is called in what is stored of its rows.
+        folder: where relative paths in it begin.
         count: its rows.
         width: how long its vectors are; None where it holds none.
         models: the models that its rows name, a few of them; None among them where a row names none.
     """
 
-    path: Path
+    name: str
+    uri: str
+    folder: Path
 
     @property
     def count(self) -> int: ...
@@ -117,34 +125,39 @@ class _TextTable:
     def __init__(
         self, path: Path, name: str, uri_column: str | None, vector_column: str | None, key_column: str | None
     ) -> None:
-        self.path = path
-        columns = Table(path, name).columns
-        self._vectors = _found(name, "column", "--vector-column", vector_column, _VECTOR_COLUMNS, columns)
+        self.name, self.uri, self.folder = name, uri_of(path), path.absolute().parent
+        columns = (unnamed := Table(path, name)).columns
+        self._vectors = named_column(name, "column", "--vector-column", vector_column, VECTOR_COLUMNS, columns)
         self._sha256 = column_called(("sha256",), columns)
         self._model = column_called(("model",), columns)
-        apart = {self._vectors, self._sha256, self._model} - {None, uri_column, key_column}
+        notes = unnamed.notes if EXPORTED in unnamed.notes else {}
+        own = {column_called(("collection",), columns)} if notes else set()
+        apart = ({self._vectors, self._sha256, self._model} | own) - {None, uri_column, key_column}
         self._table = Table(
             path,
             name,
-            uri_column or column_called(_URI_COLUMNS, columns, apart),
+            uri_column or column_called(URI_COLUMNS, columns, apart),
             key_column or column_called(("key",), columns, apart),
             apart=frozenset(column for column in apart if column is not None),
+            unfolded=column_called(METADATA_COLUMNS, columns, apart | {uri_column, key_column}),
         )
         self._table.check()
         lengths: Counter[int] = Counter()
         models: dict[str | None, None] = {}
-        # all of it where every row may name a model
-        for number, row in enumerate(self._table.rows()):
-            if row.error is not None:
-                continue
-            if len(models) < _MOST_MODELS:
+        for row in islice(self._table.rows(), ROWS_TO_LEARN_FROM):
+            if row.error is None:
                 models[self._model_of(row)] = None
-            if number < _ROWS_TO_LEARN_FROM:
-                vector, _ = _vector_of(row.apart.get(self._vectors))
+                vector, _ = vector_of(row.apart.get(self._vectors))
                 if vector is not None:
                     lengths[len(vector)] += 1
-            elif self._model is None:
-                break
+        if self._model is not None:
+            # all of them, as every row may name one
+            for model in self._table.cells(self._model):
+                if len(models) >= MOST_MODELS:
+                    break
+                models[named_model(model)] = None
+        if not models and "model" in notes:
+            models[named_model(notes["model"])] = None
         self.width = lengths.most_common(1)[0][0] if lengths else None
         self.models: Sequence[str | None] = tuple(models)
 
@@ -157,16 +170,15 @@ class _TextTable:
             if row.error is not None:
                 yield VectorRow(row)
                 continue
-            vector, error = _vector_of(row.apart.get(self._vectors))
+            vector, error = vector_of(row.apart.get(self._vectors))
             try:
-                sha256 = _digest_of(row.apart.get(self._sha256)) if self._sha256 is not None else None
+                sha256 = digest_of(row.apart.get(self._sha256)) if self._sha256 is not None else None
             except ValueError as refused:
                 sha256, error = None, error or ("bad-sha256", str(refused))
             yield VectorRow(row, vector, sha256, self._model_of(row), error)
 
     def _model_of(self, row: Row) -> str | None:
-        model = row.apart.get(self._model) if self._model is not None else None
-        return (str(model).strip() or None) if model is not None else None
+        return named_model(row.apart.get(self._model)) if self._model is not None else None
 
 
 # -- arrays ----------------------------------------------------------------------------------------------------------
@@ -178,21 +190,24 @@ class _NpzTable:
     def __init__(
         self, path: Path, name: str, uri_array: str | None, vector_array: str | None, key_array: str | None
     ) -> None:
-        self.path, self._name = path, name
+        self.name, self.uri, self.folder = name, uri_of(path), path.absolute().parent
         self._arrays = Arrays(path, name)
         headers = self._arrays.headers
         columns = list(headers)
-        self._vectors = _found(name, "array", "--vector-column", vector_array, _VECTOR_COLUMNS, columns)
+        self._vectors = named_column(name, "array", "--vector-column", vector_array, VECTOR_COLUMNS, columns)
         self._sha256 = column_called(("sha256",), columns)
         self._model = column_called(("model",), columns)
-        apart = {self._vectors, self._sha256, self._model} - {None, uri_array, key_array}
+        own = {EXPORTED, column_called(("collection",), columns)} if EXPORTED in columns else set()
+        apart = ({self._vectors, self._sha256, self._model} | own) - {None, uri_array, key_array}
         self._key = (
-            _found(name, "array", "--key-column", key_array, (), columns)
+            named_column(name, "array", "--key-column", key_array, (), columns)
             if key_array is not None
             else column_called(("key",), columns, apart)
         )
-        uri_array = uri_array or uri_column_among(columns, {self._key} | apart, first=_URI_COLUMNS)
-        self._uris = _found(name, "array", "--uri-column", uri_array, _URI_COLUMNS, columns)
+        uri_array = uri_array or uri_column_among(columns, {self._key} | apart, first=URI_COLUMNS)
+        self._uris = named_column(name, "array", "--uri-column", uri_array, URI_COLUMNS, columns)
+        self._unfolded = column_called(METADATA_COLUMNS, columns, apart | {self._key, self._uris})
+        self._apart = {array for array in apart if array is not None}
         self._arrays.check()
         vectors = headers[self._vectors]
         if len(vectors.shape) != 2 or vectors.dtype.kind not in "fiu":
@@ -223,8 +238,10 @@ class _NpzTable:
         self.models = self._models_named()
 
     def rows(self) -> Iterator[VectorRow]:
-        apart = {name for name in (self._vectors, self._sha256, self._model) if name is not None}
-        rowwise = [name for name in self._arrays.headers if name not in self._scalars]
+        apart = self._apart | {self._vectors} | {name for name in (self._sha256, self._model) if name is not None}
+        wanted = {self._vectors, self._sha256, self._model}
+        scalars = self._scalars
+        rowwise = [n for n in self._arrays.headers if n not in scalars and (n not in apart or n in wanted)]
         same = {name: python_values(value)[0] for name, value in self._scalars.items() if name not in apart}
         number = 0
         for chunk in self._arrays.chunks(rowwise, self.count, _ROWS):
@@ -235,7 +252,7 @@ class _NpzTable:
             for each, vector in enumerate(vectors):
                 number += 1
                 cells = same | {name: values[each] for name, values in columns.items()}
-                row = row_of(self._name, number, cells, self._uris, self._key)
+                row = row_of(self.name, number, cells, self._uris, self._key, (), self._unfolded)
                 digest = digests[each]
                 error = ("bad-sha256", str(digest)) if isinstance(digest, ValueError) else None
                 sha256 = digest if isinstance(digest, bytes) else None
@@ -249,7 +266,7 @@ class _NpzTable:
         found: dict[str | None, None] = {}
         for chunk in self._arrays.chunks([self._model], self.count, _ROWS):
             found |= dict.fromkeys(self._models(chunk, len(chunk[self._model])))
-            if len(found) >= _MOST_MODELS:
+            if len(found) >= MOST_MODELS:
                 break
         return tuple(found)
 
@@ -264,7 +281,9 @@ class _NpzTable:
 # -- cells -----------------------------------------------------------------------------------------------------------
 
 
-def _found(table: str, kind: str, option: str, given: str | None, names: Sequence[str], columns: Sequence[str]) -> str:
+def named_column(
+    table: str, kind: str, option: str, given: str | None, names: Sequence[str], columns: Sequence[str]
+) -> str:
     """The column that was named, or is called so; in whatever capitals."""
     listed = ", ".join(map(repr, columns)) or "none"
     if given is not None:
@@ -280,8 +299,15 @@ def _found(table: str, kind: str, option: str, given: str | None, names: Sequenc
     return found
 
 
-def _vector_of(cell: object) -> tuple[Numbers | None, tuple[str, str] | None]:
+def named_model(cell: object) -> str | None:
+    """The model that a cell names, None where it names none."""
+    return (str(cell).strip() or None) if cell is not None else None
+
+
+def vector_of(cell: object) -> tuple[Numbers | None, tuple[str, str] | None]:
     """The numbers of a cell, or code and message of what is wrong with it."""
+    if isinstance(cell, np.ndarray):
+        return (cell, None) if len(cell) else (None, ("no-vector", "The vector is empty."))
     if cell is None or cell == "":
         return None, ("no-vector", "The row has no vector.")
     if isinstance(cell, str):
@@ -308,7 +334,7 @@ def _vector_of(cell: object) -> tuple[Numbers | None, tuple[str, str] | None]:
     return numbers, None
 
 
-def _digest_of(cell: object) -> bytes | None:
+def digest_of(cell: object) -> bytes | None:
     """A digest as hexadecimal text or as its 32 bytes; None where there is none."""
     if cell is None or cell in ("", b""):
         return None
@@ -333,7 +359,7 @@ def _digests(array: Array | None, count: int) -> list[bytes | ValueError | None]
     found: list[bytes | ValueError | None] = []
     for value in values:
         try:
-            found.append(_digest_of(value))
+            found.append(digest_of(value))
         except ValueError as error:
             found.append(error)
     return found

@@ -17,6 +17,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lookalike.errors import ConfigurationError
 from lookalike.store.writing import storable
 from lookalike.uris import redacted
@@ -70,6 +72,7 @@ class Table:
         key_column: the column with the owner's ids; None if there is none.
         keyed: whether rows may be joined by their key alone.
         apart: columns that are neither metadata nor looked at here.
+        unfolded: the column of JSON objects whose entries are metadata themselves; None if there is none.
     """
 
     path: Path
@@ -78,6 +81,7 @@ class Table:
     key_column: str | None = None
     keyed: bool = False
     apart: frozenset[str] = frozenset()
+    unfolded: str | None = None
 
     def check(self) -> None:
         """Read the table's head, and of text tables everything, before anything is spent.
@@ -97,7 +101,23 @@ class Table:
             if isinstance(cells, str):
                 yield Row(number, error=cells)
             else:
-                yield row_of(self.name, number, cells, self.place_column, self.keys, self.apart)
+                yield row_of(self.name, number, cells, self.place_column, self.keys, self.apart, self.unfolded)
+
+    def cells(self, column: str) -> Iterator[Any]:
+        """One column alone, of the rows that can be read; of Parquet, nothing else is read.
+
+        Raises:
+            ConfigurationError: the rest of the table cannot be read.
+        """
+        yield from (cells.get(column) for cells in self._cells([column]) if not isinstance(cells, str))
+
+    @cached_property
+    def notes(self) -> Mapping[str, str]:
+        """What a Parquet file says of itself beside its columns; nothing for others."""
+        if self.path.suffix.lower() != ".parquet":
+            return {}
+        notes = self._parquet().schema_arrow.metadata or {}
+        return {name.decode("utf-8", "replace"): value.decode("utf-8", "replace") for name, value in notes.items()}
 
     def skim(self) -> Iterator[object]:
         """Something for every row, without a closer look at it."""
@@ -142,13 +162,19 @@ class Table:
             "name it with --uri-column."
         )
 
-    def _cells(self) -> Iterator[Mapping[str, Any] | str]:
-        """The cells of each row by column, or what is wrong with the row."""
+    def _cells(self, only: Sequence[str] | None = None) -> Iterator[Mapping[str, Any] | str]:
+        """The cells of each row by column, or what is wrong with the row.
+
+        Args:
+            only: the columns that matter; others may be missing.
+        """
         try:
             match self.path.suffix.lower():
                 case ".parquet":
-                    for batch in self._parquet().iter_batches(batch_size=_PARQUET_ROWS):
-                        yield from batch.to_pylist()
+                    for batch in self._parquet().iter_batches(batch_size=_PARQUET_ROWS, columns=only):
+                        names = batch.schema.names
+                        columns = [self._parquet_cells(*column) for column in zip(names, batch.columns, strict=True)]
+                        yield from (dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True))
                 case ".jsonl" | ".ndjson":
                     yield from self._json_lines()
                 case _:
@@ -160,6 +186,21 @@ class Table:
                             yield {n: types[n](cell) for n, cell in zip(self._header, cells, strict=False) if cell}
         except (OSError, csv.Error, ValueError, ArithmeticError) as error:  # pyarrow's own are ValueErrors
             raise ConfigurationError(f"{self.name} cannot be read: {redacted(str(error))}") from None
+
+    def _parquet_cells(self, name: str, column: Any) -> Sequence[Any]:
+        """The cells of a column; lists of floating-point numbers that are apart, as arrays."""
+        import pyarrow.types as kinds
+
+        kind = column.type
+        is_list = kinds.is_list(kind) or kinds.is_large_list(kind) or kinds.is_fixed_size_list(kind)
+        if name not in self.apart or not is_list or not kinds.is_floating(kind.value_type) or column.null_count:
+            return column.to_pylist()  # type: ignore[no-any-return]
+        numbers = column.flatten()
+        if numbers.null_count:
+            return column.to_pylist()  # type: ignore[no-any-return]
+        lengths = column.value_lengths().to_numpy(zero_copy_only=False)
+        flat = numbers.to_numpy(zero_copy_only=False).astype(np.float64)
+        return np.split(flat, np.cumsum(lengths))[:-1]
 
     def _json_lines(self) -> Iterator[Mapping[str, Any] | str]:
         with open(self.path, encoding="utf-8-sig", errors="surrogateescape") as lines:
@@ -276,6 +317,7 @@ def row_of(
     place_column: str | None,
     key_column: str | None,
     apart: Collection[str] = (),
+    unfolded: str | None = None,
 ) -> Row:
     """A row from its cells by column, or what is wrong with it.
 
@@ -283,14 +325,17 @@ def row_of(
         table: how the table is called in messages.
         place_column: None where rows are joined by key alone.
         apart: columns that are not metadata.
+        unfolded: the column of JSON objects whose entries are metadata themselves, unless a column has their name.
     """
     place = cells.get(place_column) if place_column is not None else None
     key = _key(cells.get(key_column)) if key_column is not None else None
     try:
-        metadata = {
+        inner = _object(cells.get(unfolded)) if unfolded is not None else None
+        metadata = {} if inner is None else ready_for_json(inner)
+        metadata |= {
             _text(name): ready_for_json(value)
             for name, value in cells.items()
-            if name not in (place_column, key_column) and name not in apart
+            if name not in (place_column, key_column) and name not in apart and (name != unfolded or inner is None)
         }
         size = len(json.dumps(metadata)) if metadata else 0
     except RecursionError:
@@ -367,6 +412,16 @@ def _is_nameable(place: str) -> bool:
 def _text(value: str) -> str:
     whole = storable(value)
     return redacted(whole) if _MAY_HOLD_SECRETS.search(whole) else whole
+
+
+def _object(value: object) -> Mapping[str, Any] | None:
+    """A JSON object, as it is or as text; None for anything else."""
+    if isinstance(value, str | bytes):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return None
+    return value if isinstance(value, Mapping) else None
 
 
 def _key(value: object) -> str | None:
