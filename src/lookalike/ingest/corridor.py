@@ -126,7 +126,7 @@ class Corridor:
             to_embed,
             done,
         )
-        writer = Writer(self.database, model, self.patiently, self._tally, under_way)
+        writer = Writer(self.database, model, self.patiently, self._tally, under_way, run_id)
         threads = [
             threading.Thread(target=self._guarded, args=(self._embed, to_embed, done), name=f"lookalike-embed-{n}")
             for n in range(workers)

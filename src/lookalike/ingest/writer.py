@@ -28,6 +28,7 @@ class Writer:
     patiently: Patiently
     tally: Tally
     under_way: UnderWay
+    run_id: int
     abandoned: set[UUID] = field(default_factory=set)
 
     def write(self, arrived: Sequence[Finished]) -> None:
@@ -67,7 +68,7 @@ class Writer:
             self.tally.add(unchanged=-written.unembedded)
         if failures:
             done = [failure.image_id for failure in failures if failure.image_id is not None]
-            new = self.patiently(lambda: record_failures(database, model, failures, done=done))
+            new = self.patiently(lambda: record_failures(database, model, failures, self.run_id, done=done))
             self.tally.add(new_failures=new)
 
     def _count(self, works: list[tuple[Work, int, int]], failures: list[NewFailure], told: list[Place]) -> None:

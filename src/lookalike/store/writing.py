@@ -262,29 +262,29 @@ def write_files(
 
 
 def record_failures(
-    database: Database, model: Model, failures: Sequence[NewFailure], *, done: Sequence[UUID] = ()
+    database: Database, model: Model, failures: Sequence[NewFailure], run_id: int, *, done: Sequence[UUID] = ()
 ) -> int:
     """Note files that could not be done; returns how many of them failed for the first time.
 
-    A file that has changed since it failed counts as new. One that has changed since it was embedded is no file of the
-    image that it used to be.
+    A file that has changed since it failed counts as new, and one that fails again in the same run does not. One that
+    has changed since it was embedded is no file of the image that it used to be.
 
     Args:
+        run_id: in which they failed; a table may name a file many times.
         done: images whose claims end with this transaction.
     """
 
     def record(connection: psycopg.Connection) -> int:
-        # each file once, as a table may name it many times, and in order, so that two writers lock the same rows in
-        # the same order
+        # each file once, and in order, so that two writers lock the same rows in the same order
         ordered = sorted({failure.place.name: failure for failure in failures}.items())
-        new = sum(_record(connection, model, failure) for _, failure in ordered)
+        new = sum(_record(connection, model, failure, run_id) for _, failure in ordered)
         release(connection, model, done)
         return new
 
     return _in_spite_of_races(database, record)
 
 
-def _record(connection: psycopg.Connection, model: Model, failure: NewFailure) -> bool:
+def _record(connection: psycopg.Connection, model: Model, failure: NewFailure, run_id: int) -> bool:
     if failure.stage != "read":
         connection.execute(
             "delete from lookalike.files where collection = %s and uri = %s and fingerprint <> %s",
@@ -300,10 +300,11 @@ def _record(connection: psycopg.Connection, model: Model, failure: NewFailure) -
             code = excluded.code, message = excluded.message, request_id = excluded.request_id,
             retryable = excluded.retryable, last_at = excluded.last_at,
             attempts = case when x.fingerprint is distinct from excluded.fingerprint then 1
+                            when x.last_at >= (select started_at from lookalike.runs where run_id = %s) then x.attempts
                             else x.attempts + 1 end,
             first_at = case when x.fingerprint is distinct from excluded.fingerprint then excluded.first_at
                             else x.first_at end
-        returning attempts = 1
+        returning attempts = 1 and first_at = last_at
         """,
         [
             model.name,
@@ -315,6 +316,7 @@ def _record(connection: psycopg.Connection, model: Model, failure: NewFailure) -
             redacted(storable(failure.message))[:2000],
             failure.request_id,
             failure.retryable,
+            run_id,
         ],
     ).fetchone()
     return bool(row and row[0]) and failure.code != UNSUPPORTED

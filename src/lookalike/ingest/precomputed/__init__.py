@@ -177,6 +177,7 @@ class Import:
     _began: float = field(init=False)
     _dropped: tuple[str, ...] | None = None
     _settled: bool = False
+    _run_id: int = 0
     _abandoned: set[UUID] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -210,7 +211,7 @@ class Import:
             LookalikeError: a file cannot be read to its end, or the database refuses. What was committed before stays,
                 and the error's `report` says what that is.
         """
-        run_id = begin_run(self.database, "import", self.model)
+        self._run_id = run_id = begin_run(self.database, "import", self.model)
         failure: BaseException | None = None
         try:
             with Seen() as seen:
@@ -312,7 +313,7 @@ class Import:
     def _write(self, batch: _Batch) -> None:
         new, embedded, replaced = 0, 0, 0
         if batch.failures:
-            new = self._patiently(lambda: record_failures(self.database, self.model, batch.failures))
+            new = self._patiently(lambda: record_failures(self.database, self.model, batch.failures, self._run_id))
         if batch.files:
             written = self._patiently(lambda: write_files(self.database, self.model, batch.files, replace=True))
             self._abandoned.update(written.abandoned)
