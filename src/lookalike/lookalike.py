@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Self, Unpack
 from uuid import UUID
 
@@ -20,7 +19,7 @@ from lookalike.errors import ItemError, ModelMismatch, SourceNotFound
 from lookalike.export import Export, exported_to
 from lookalike.filters import Filter, as_where
 from lookalike.index_care import IndexCare
-from lookalike.ingest import Preparation, Retry, Sources, Terms, backfill, failures_allowed, ingest, plan
+from lookalike.ingest import Preparation, Retry, Sources, Terms, backfill, check_numbers, failures_allowed, ingest, plan
 from lookalike.ingest.precomputed import Import, ImportOptions, columns_named, model_of
 from lookalike.ingest.precomputed.database import DatabaseTable
 from lookalike.ingest.precomputed.tables import VectorTable, open_table
@@ -142,7 +141,7 @@ class Lookalike:
                 too much would have been pruned; ``report`` says what was done before.
             ServiceError, DatabaseError: nothing more could be done; ``report`` says what was done before.
         """
-        _check_numbers(max_calls, max_prune, concurrency)
+        check_numbers(max_calls, max_prune, concurrency)
         name = self.model_name(model)
         terms = Terms(
             halt=threading.Event(),
@@ -197,7 +196,7 @@ class Lookalike:
             SourceNotFound: nothing lies at one of the sources.
             ConfigurationError: a setting of the service is missing, or a table cannot be read.
         """
-        _check_numbers(None, max_prune, None)
+        check_numbers(None, max_prune, None)
         name = self.model_name(model)
         terms = Terms(
             halt=threading.Event(),
@@ -242,7 +241,7 @@ class Lookalike:
             ConfigurationError: a setting of the service is missing; nothing was begun.
             ServiceError, DatabaseError: nothing more could be done; ``report`` says what was done before.
         """
-        _check_numbers(max_calls, 1.0, concurrency)
+        check_numbers(max_calls, 1.0, concurrency)
         name = self.model_name(model)
         terms = Terms(
             halt=threading.Event(),
@@ -486,11 +485,10 @@ class Lookalike:
 
         Raises:
             ImageNotFound: nothing is embedded under the model yet, so that nothing could be found.
-            ItemError: the model does not take one of the texts; the others are remembered.
-            ServiceError: the service cannot be used.
+            DatabaseError: we may not keep them.
+            ItemError, ServiceError: one of them cannot be embedded; the others are remembered.
         """
-        searcher = self._searcher(model)
-        return searcher.remember(texts)
+        return self._searcher(model).remember(texts)
 
     def remembered(self, model: str | None = None) -> Sequence[RememberedText]:
         """The texts that SQL can search with, the latest first, of one model or of all."""
@@ -550,9 +548,7 @@ class Lookalike:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _searcher(self, model: str | None) -> Searcher:
@@ -600,12 +596,3 @@ class Lookalike:
         if embedder.notice and embedder.model.name not in self._announced:
             self._announced.add(embedder.model.name)
             self._announce(embedder.notice)
-
-
-def _check_numbers(max_calls: int | None, max_prune: float, concurrency: int | None) -> None:
-    if max_calls is not None and max_calls < 0:
-        raise ValueError(f"max_calls is {max_calls}; it is a number of calls, 0 or more")
-    if not 0 <= max_prune <= 1:
-        raise ValueError(f"max_prune is {max_prune!r}; it is a share, 0 to 1")
-    if concurrency is not None and concurrency < 1:
-        raise ValueError(f"concurrency is {concurrency}; it is a number of calls, 1 or more")

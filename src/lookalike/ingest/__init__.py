@@ -26,7 +26,17 @@ from lookalike.reports import IngestReport
 from lookalike.store.database import Database
 from lookalike.store.writing import Retry
 
-__all__ = ["Preparation", "Retry", "Sources", "Terms", "backfill", "failures_allowed", "ingest", "plan"]
+__all__ = [
+    "Preparation",
+    "Retry",
+    "Sources",
+    "Terms",
+    "backfill",
+    "check_numbers",
+    "failures_allowed",
+    "ingest",
+    "plan",
+]
 
 _WALK_BATCH = 256
 
@@ -101,3 +111,17 @@ def _counted(sources: Sources) -> Callable[[], int | None]:
 
     threading.Thread(target=count, name="lookalike-count", daemon=True).start()
     return lambda: counted[0] if counted else None
+
+
+def check_numbers(max_calls: int | None, max_prune: float, concurrency: int | None) -> None:
+    """Refuse numbers that make no sense.
+
+    Raises:
+        ValueError: one of them does not.
+    """
+    if max_calls is not None and max_calls < 0:
+        raise ValueError(f"max_calls is {max_calls}; it is a number of calls, 0 or more")
+    if not 0 <= max_prune <= 1:
+        raise ValueError(f"max_prune is {max_prune!r}; it is a share, 0 to 1")
+    if concurrency is not None and concurrency < 1:
+        raise ValueError(f"concurrency is {concurrency}; it is a number of calls, 1 or more")
