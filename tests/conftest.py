@@ -325,7 +325,7 @@ def draw_pictures(folder: Path, count: int, *, seed: int = 0) -> list[Path]:
     return paths
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def real() -> Path:
     """The real photos and their real vectors, which lie outside the repository."""
     folder = REPOSITORY.parent / "shared" / "real"

@@ -29,20 +29,27 @@ Found = list[tuple[str, float]]
 MODEL = "azure-vision/2022-04-11"
 
 
-@dataclass
-class Gallery:
-    """The real photos, embedded as Azure did, with made-up owners' data; and three ways to ask for them."""
+@dataclass(frozen=True)
+class Shop:
+    """The real photos, embedded as Azure did, with made-up owners' data, and a web server beside them."""
 
     images: Lookalike
     emulator: Emulator
     folder: Path
-    run: RunCommand
     dsn: str
     web: str
+    served: Path
+
+
+@dataclass(frozen=True)
+class Gallery(Shop):
+    """Three ways to ask for them."""
+
+    run: RunCommand
 
     def cli(self, *arguments: str | Path) -> Found:
         environment = {"VISION_ENDPOINT": self.emulator.url, "VISION_KEY": "emulator", "LOOKALIKE_MODEL": MODEL}
-        done = self.run(*arguments, "--json", **environment)
+        done = self.run(*arguments, "--json", LOOKALIKE_DATABASE_URL=self.dsn, **environment)
         assert done.returncode == 0, done.stderr
         return [(hit["image_id"], hit["similarity"]) for hit in json.loads(done.stdout)["hits"]]
 
@@ -52,8 +59,10 @@ class Gallery:
         return [(str(image_id), similarity) for image_id, similarity in rows]
 
 
-@pytest.fixture
-def gallery(dsn: str, real: Path, run: RunCommand, tmp_path: Path) -> Iterator[Gallery]:
+@pytest.fixture(scope="module")
+def shop(module_dsn: str, real: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    """Stored once for all tests, which add nothing but queries."""
+    dsn, tmp_path = module_dsn, tmp_path_factory.mktemp("served")
     random.seed(3)
     rows = ["file,sku,artist,year,price"]
     for number, path in enumerate(sorted((real / "images").iterdir())):
@@ -71,10 +80,15 @@ def gallery(dsn: str, real: Path, run: RunCommand, tmp_path: Path) -> Iterator[G
     ):
         report = images.ingest(real / "images", metadata=tmp_path / "owners.csv", key_column="sku")
         assert report.embedded == 149
-        yield Gallery(images, emulator, real / "images", run, dsn, f"http://127.0.0.1:{server.server_port}")
+        yield Shop(images, emulator, real / "images", dsn, f"http://127.0.0.1:{server.server_port}", tmp_path)
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+@pytest.fixture
+def gallery(shop: Shop, run: RunCommand) -> Gallery:
+    return Gallery(shop.images, shop.emulator, shop.folder, shop.dsn, shop.web, shop.served, run)
 
 
 def found(result: Result) -> Found:
@@ -126,11 +140,11 @@ def test_stored_pictures(gallery: Gallery) -> None:
     assert gallery.emulator.stats()["billed"] == billed
 
 
-def test_pictures_that_are_not_stored(gallery: Gallery, tmp_path: Path) -> None:
+def test_pictures_that_are_not_stored(gallery: Gallery) -> None:
     buffer = io.BytesIO()
     with Image.open(sorted(gallery.folder.iterdir())[40]) as image:
         image.crop((20, 20, 140, 120)).save(buffer, "JPEG")
-    fresh = tmp_path / "fresh.jpg"
+    fresh = gallery.served / "fresh.jpg"
     fresh.write_bytes(buffer.getvalue())
     url = f"{gallery.web}/fresh.jpg"
     billed = gallery.emulator.stats()["billed"]

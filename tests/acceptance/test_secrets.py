@@ -6,6 +6,7 @@ import itertools
 import json
 import subprocess
 import sys
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
@@ -90,21 +91,30 @@ def test_a_planted_secret_is_nowhere(dsn: str, tmp_path: Path) -> None:
         assert run("-v", "ingest", "-", stdin="\n".join(NAMES[:5])) == 1
         assert run("ingest", folder, "--dry-run", "--prune", "--json") == 0
         assert run("ingest", "-", "--dry-run", stdin="\n".join(NAMES[:5])) == 0
-        for name, command in itertools.product((NAMES[0], NAMES[4]), ("ingest", "similar", "delete", "search")):
-            run(command, name)
-        run("similarity", NAMES[0], "a house")
-        run("ingest", folder, "--metadata", f"https://127.0.0.1:1/a.csv?{SIGNED}")
-        run("ingest", f"https://127.0.0.1:1/a.csv?{SIGNED}")
-        run("ingest", table, "--send-urls", "--retry-failed")
-        run("ingest", folder, "--model", "azure-vision/2022-04-11", VISION_KEY=f"wrong-{SECRET}")
-        run("ingest", folder, "--model", "azure-vision/2022-04-11", VISION_KEY="", VISION_KEY_FILE=str(key))
-        run("ingest", folder, "--model", "azure-vision/2022-04-11", VISION_ENDPOINT=stranger.url)
-        run("ingest", folder, VISION_ENDPOINT=f"https://user:{SECRET}@vision.invalid/")
-        run("ingest", folder, VISION_ENDPOINT=f"{emulator.url}?subscription-key={SECRET}")
-        run("status", LOOKALIKE_DATABASE_URL=f"postgresql://u:{SECRET}@127.0.0.1:1/x?sslpassword={SECRET}")
-        run("ingest", "abfs://photos", AZURE_STORAGE_CONNECTION_STRING=f"AccountName=a;AccountKey={SECRET}")
-        for words in (["status"], ["failures"], ["failures", "--json"], ["doctor"]):
-            run(*words)
+        older = ("--model", "azure-vision/2022-04-11")
+        with ThreadPoolExecutor(4) as together:  # most of them wait
+
+            def later(*arguments: str | Path, **variables: str) -> None:
+                started.append(together.submit(run, *arguments, **variables))
+
+            started: list[Future[int]] = []
+            for name, command in itertools.product((NAMES[0], NAMES[4]), ("ingest", "similar", "delete", "search")):
+                later(command, name)
+            later("similarity", NAMES[0], "a house")
+            later("ingest", folder, "--metadata", f"https://127.0.0.1:1/a.csv?{SIGNED}")
+            later("ingest", f"https://127.0.0.1:1/a.csv?{SIGNED}")
+            later("ingest", table, "--send-urls", "--retry-failed")
+            later("ingest", folder, *older, VISION_KEY=f"wrong-{SECRET}")
+            later("ingest", folder, *older, VISION_KEY="", VISION_KEY_FILE=str(key))
+            later("ingest", folder, *older, VISION_ENDPOINT=stranger.url)
+            later("ingest", folder, VISION_ENDPOINT=f"https://user:{SECRET}@vision.invalid/")
+            later("ingest", folder, VISION_ENDPOINT=f"{emulator.url}?subscription-key={SECRET}")
+            later("status", LOOKALIKE_DATABASE_URL=f"postgresql://u:{SECRET}@127.0.0.1:1/x?sslpassword={SECRET}")
+            later("ingest", "abfs://photos", AZURE_STORAGE_CONNECTION_STRING=f"AccountName=a;AccountKey={SECRET}")
+            for words in (["status"], ["failures"], ["failures", "--json"], ["doctor"]):
+                later(*words)
+            for one in started:
+                one.result()
         run("models", "backfill", "azure-vision/2022-04-11")
 
     assert len(said) > 25
