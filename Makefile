@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+# one more than there are cores, as many tests wait for something
+WORKERS = $(shell $(PYTHON) -c 'import os; print(os.cpu_count() + 1)')
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-pooler check fix lock clean
@@ -13,10 +15,10 @@ demo: $(READY) ## draw sample pictures, search them, write a contact sheet
 	$(BIN)/lookalike demo
 
 test: $(READY) ## run every test, on all cores
-	$(BIN)/pytest -n auto --dist worksteal
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal
 
 test-pooler: $(READY) ## run the tests of searches through PgBouncer
-	$(BIN)/pytest -n auto --dist worksteal --through-pooler tests/integration/test_search.py \
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal --through-pooler tests/integration/test_search.py \
 		tests/integration/test_filtered_search.py
 
 check: $(READY) ## format, lint, types, layers

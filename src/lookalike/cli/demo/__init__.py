@@ -11,8 +11,6 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from lookalike.cli.demo.contact_sheet import write_contact_sheet
-from lookalike.cli.demo.pictures import draw_samples
 from lookalike.cli.output import out, say, settings
 from lookalike.cli.progress import show_progress, stop_on_signal
 from lookalike.cli.search import print_hits
@@ -43,6 +41,10 @@ def demo(
 
 
 def _show(folder: Path | None, home: Path) -> None:
+    # no other command should wait for these to load
+    from lookalike.cli.demo.contact_sheet import write_contact_sheet
+    from lookalike.cli.demo.pictures import draw_samples
+
     if folder is None:
         folder = home / "pictures"
         say(f"Drawing sample pictures into {folder} …")
