@@ -2,8 +2,8 @@
 
 Without a filter, an ordered scan of the HNSW index gives a few more than were asked for, sorted again by distance.
 With a filter, one statement counts the files that satisfy it, up to a bound: where they are few, all of them are
-compared, which is exact; where they are many, the index is scanned on and on until enough satisfy it. Whatever comes
-back short is done again exactly.
+compared, which is exact; where they are many, the index is walked as far as it takes if they lie anywhere. Whatever
+comes back short is done again exactly.
 """
 
 from __future__ import annotations
@@ -170,7 +170,8 @@ def nearest_to_each(
     if after is not None:
         place = _Place.of(after, _check(stored.model.name, asks[0].query, where, among))
         # with what was shown in a list, a walk can go on; a list is not for long
-        exact = exact or place.distance is not None or place.seen + limit > _LONGEST_LIST or None
+        if place.distance is not None or place.seen + limit > _LONGEST_LIST:
+            exact = True
     small = stored.bytes <= EXACT_BELOW_BYTES
     plan = _Plan(
         database,
