@@ -371,6 +371,21 @@ def test_among_what_a_query_over_own_tables_selects(gallery: Lookalike, crowd: C
     assert found_by(gallery, crowd, among=select(func.max(PRODUCTS.c.sku))) == "e"
 
 
+def test_pages_among_what_a_query_selects_follow_on_each_other(crowd: Crowd, library: Lookalike) -> None:
+    files = table("files", column("key", String), schema="lookalike")
+
+    def page(before: str, after: str | None) -> Result:
+        # made anew, as in another request
+        among = select(files.c.key).where(files.c.key < before)
+        return library.search(Embedding(crowd.model, crowd.vectors[0]), limit=40, among=among, after=after)
+
+    first = page("sku-2", None)
+    second = page("sku-2", first.after)
+    assert len({hit.image_id for hit in (*first, *second)}) == 80
+    with pytest.raises(InvalidFilter, match="another search"):
+        library.search(Embedding(crowd.model, crowd.vectors[0]), among=crowd.ids[:50], after=first.after)
+
+
 def test_a_select_that_cannot_be_searched_among_is_explained(gallery: Lookalike, crowd: Crowd) -> None:
     vector = Embedding(crowd.model, crowd.vectors[0])
     for query, what in (

@@ -14,7 +14,7 @@ from sqlalchemy.types import Integer, String, Uuid
 
 from lookalike.errors import InvalidFilter
 from lookalike.filters import Chosen, Where
-from lookalike.filters.tree import All, Compare, Contains, Either, Exists, In, Name, Not, Prefix
+from lookalike.filters.tree import COMPARISONS, All, Compare, Contains, Either, Exists, In, Name, Not, Prefix
 
 _COLUMNS = {
     "uri": "f.uri",
@@ -25,7 +25,8 @@ _COLUMNS = {
     "seen_at": "f.seen_at",
 }
 _PLACEHOLDER = re.compile(r"%%|%\((.*?)\)s")
-_OPERATORS = {"=": "=", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
+_OPERATORS = {operator: operator for operator in COMPARISONS}
+"""No other text becomes an operator."""
 _FEW = 32
 """So many values are worth a look each into the index over metadata; more are one look at every file."""
 

@@ -112,9 +112,20 @@ class _Place:
         return place
 
 
-def _check(model: str, query: str, where: Where | None, among: Chosen | None) -> str:
+def _scope(model: str, where: Where | None, among: Chosen | None) -> int:
+    """What tells the places that one search looks at from those of another."""
+    told = zlib.crc32(f"{model} {where}".encode(errors="replace"))
+    if among is not None:
+        # the text of a query, as its object is another one in the next request
+        own = str(among.select) if among.select is not None else ""
+        told = zlib.crc32("\0".join([own, *among.keys]).encode(errors="replace"), told)
+        told = zlib.crc32(b"".join(image_id.bytes for image_id in among.ids), told)
+    return told
+
+
+def _check(scope: int, query: str) -> str:
     """What tells one search from another."""
-    return f"{zlib.crc32(f'{model} {query} {where} {among}'.encode(errors='replace')):08x}"
+    return f"{zlib.crc32(query.encode(errors='replace'), scope):08x}"
 
 
 def nearest(
@@ -167,8 +178,9 @@ def nearest_to_each(
     if not asks:
         return []
     place = None
+    scope = _scope(stored.model.name, where, among)
     if after is not None:
-        place = _Place.of(after, _check(stored.model.name, asks[0].query, where, among))
+        place = _Place.of(after, _check(scope, asks[0].query))
         # with what was shown in a list, a walk can go on; a list is not for long
         if place.distance is not None or place.seen + limit > _LONGEST_LIST:
             exact = True
@@ -202,9 +214,7 @@ def nearest_to_each(
         hits = _hits(rows)
         token = None
         if found == plan.limit and len(hits) == found:
-            token = plan.place_after(rows, hits, exact=by_comparing_all).token(
-                _check(stored.model.name, ask.query, where, among)
-            )
+            token = plan.place_after(rows, hits, exact=by_comparing_all).token(_check(scope, ask.query))
         results.append(
             Result(
                 model=stored.model.name,
