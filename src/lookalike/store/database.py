@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -21,10 +22,12 @@ from lookalike.errors import ConfigurationError, DatabaseError, DatabaseUnavaila
 from lookalike.store import schema
 from lookalike.store.dsn import is_transaction_pooler, libpq_dsn, url_of
 from lookalike.store.embedded import EmbeddedServer
+from lookalike.store.round_trip import Prepared, Rows, Statement, exchange
 
 EMBEDDED_DATABASE = "lookalike"
 
 _FRESH_SECONDS = 0.2
+_SPARE_CONNECTIONS = 8
 
 _PASSING = ("08", "53300", "57P")
 """SQLSTATEs of what passes: broken connections, too many of them, a server that stops or starts."""
@@ -53,6 +56,7 @@ class Database:
             max_overflow=24,
             pool_recycle=1800,
         )
+        self._spare = threading.Semaphore(_SPARE_CONNECTIONS)
         event.listen(self.engine, "checkin", _note_return)
         event.listen(self.engine, "checkout", _look_whether_it_lives)
 
@@ -199,12 +203,8 @@ class Database:
             finally:
                 connection.close()
 
-    @contextlib.contextmanager
-    def pipeline(self) -> Iterator[psycopg.Connection]:
-        """A connection whose statements travel together: one round trip, and one transaction that ends with it.
-
-        Neither begin nor commit is sent: what is sent at once is a transaction of its own for PostgreSQL. Fetch from
-        the cursors afterwards.
+    def together(self, statements: Sequence[Statement]) -> list[Rows]:
+        """The rows of each statement; all of them travel in one round trip, and are one transaction.
 
         Raises:
             DatabaseError: whatever the driver raises, translated.
@@ -214,16 +214,26 @@ class Database:
             try:
                 connection = pooled.driver_connection
                 assert isinstance(connection, psycopg.Connection)
-                connection.autocommit = True
-                with connection.pipeline():
-                    yield connection
-                connection.autocommit = False
+                prepared = None if self.transaction_pooler else pooled.info.setdefault("prepared", Prepared())
+                return exchange(connection, statements, prepared)
             except BaseException:
                 # whatever state it is in
                 pooled.invalidate()
                 raise
             finally:
                 pooled.close()
+
+    @contextlib.contextmanager
+    def spare_connections(self, wanted: int) -> Iterator[int]:
+        """How many connections beside the first one may be used at once: as many as wanted, unless others do so."""
+        taken = 0
+        try:
+            while taken < wanted and self._spare.acquire(blocking=False):
+                taken += 1
+            yield taken
+        finally:
+            for _ in range(taken):
+                self._spare.release()
 
     def revive(self) -> None:
         """Start the private server again if it has stopped; a server of the user's own is left to its owner.

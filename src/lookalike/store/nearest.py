@@ -13,9 +13,8 @@ import math
 import time
 import zlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import groupby
-from typing import Any, TypeAlias
 from uuid import UUID
 
 import psycopg
@@ -25,6 +24,7 @@ from lookalike.filters import Chosen, Where
 from lookalike.store.conditions import Conditions
 from lookalike.store.database import Database
 from lookalike.store.models import StoredModel
+from lookalike.store.round_trip import Rows, Statement
 from lookalike.store.writing import half_vector
 from lookalike.types import File, Hit, Result, Vector
 
@@ -41,8 +41,7 @@ _FEW_MATCHES = 1000
 _BYTES_PER_VECTOR = 8192 / 3
 _MOST_ROWS = 1 << 28
 _LONGEST_LIST = 500
-
-_Rows: TypeAlias = list[tuple[Any, ...]]
+_WORTH_A_CONNECTION = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,24 +202,22 @@ def nearest_to_each(
     if short:
         # a damaged or bounded walk may end early, and only a full scan knows that there is no more
         for number, answer in zip(short, plan.ask([asks[number] for number in short], exact=True), strict=True):
-            completed[number] = plan.filters or answer[0][0] > answers[number][0][0]
+            completed[number] = plan.filters or answer.found > answers[number].found
             answers[number] = answer
     seconds = (time.perf_counter() - started) / len(asks)
     results = []
-    for number, (ask, rows) in enumerate(zip(asks, answers, strict=True)):
-        found, by_comparing_all = rows[0][:2]
+    for number, (ask, answer) in enumerate(zip(asks, answers, strict=True)):
         # the walk that ended early found everything after all, but that took a full scan to know
-        walked = not by_comparing_all or number in completed
-        hits = _hits(rows)
+        walked = not answer.exact or number in completed
         token = None
-        if found == plan.limit and len(hits) == found:
-            token = plan.place_after(rows, hits, exact=by_comparing_all).token(_check(scope, ask.query))
+        if answer.found == plan.limit and len(answer.hits) == answer.found:
+            token = plan.place_after(answer).token(_check(scope, ask.query))
         results.append(
             Result(
                 model=stored.model.name,
                 query=ask.query,
-                hits=hits,
-                exact=by_comparing_all,
+                hits=tuple(answer.hits),
+                exact=answer.exact,
                 index=stored.index if walked else None,
                 ef_search=plan.ef_search if walked else None,
                 completed=completed.get(number, False),
@@ -229,6 +226,25 @@ def nearest_to_each(
             )
         )
     return results
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What one ask was answered.
+
+    Attributes:
+        exact: whether every candidate was compared.
+        candidates: how many there were, before images without files and those to leave out were taken away.
+        found: how many images were found, at most as many as were asked for.
+        hits: those of them that are near enough.
+        distance: of the last hit, as the database gave it.
+    """
+
+    exact: bool
+    candidates: int
+    found: int
+    hits: list[Hit]
+    distance: float
 
 
 class _Plan:
@@ -267,7 +283,8 @@ class _Plan:
             walk = max(LEAST_EF_SEARCH_FILTERED // 3, math.ceil((self._all + seen) * rows / self._most))
         self.ef_search = ef_search or min(max(LEAST_EF_SEARCH, 3 * walk), MOST_EF_SEARCH)
         goes_on = not conditions.sql or 3 * walk > MOST_EF_SEARCH
-        self._parameters = {**conditions.parameters, "floor": floor}
+        self._floor = -math.inf if floor is None else floor
+        self._parameters = dict(conditions.parameters)
         if place is not None:
             last = {"after_distance": place.distance, "after_id": place.image_id} if place.distance is not None else {}
             self._parameters |= {**last, "shown": list(place.shown)}
@@ -284,51 +301,76 @@ class _Plan:
             "plan_cache_mode": "force_custom_plan" if conditions.sql else "force_generic_plan",
         }
 
-    def ask(self, asks: Sequence[Ask], *, exact: bool) -> list[_Rows]:
-        """The rows of each ask, in one round trip and one transaction."""
+    def ask(self, asks: Sequence[Ask], *, exact: bool) -> list[_Answer]:
+        """What each ask is answered, in one round trip; many of them are spread over several connections."""
         statement = self._exactly() if exact else self._through_the_index()
-        cursors = []
+        statements = [
+            (statement, {**self._parameters, "query": half_vector(ask.vector), "leave_out": list(ask.leave_out)})
+            for ask in asks
+        ]
+        options = [] if exact else [self._setting_options]
+
+        def together(part: Sequence[Statement]) -> list[_Answer]:
+            return [self._answer(rows) for rows in self._database.together([*options, *part])[len(options) :]]
+
         try:
-            with self._database.pipeline() as connection:
-                if not exact:
-                    self._set_options(connection)
-                for ask in asks:
-                    bound = {"query": half_vector(ask.vector), "leave_out": list(ask.leave_out)}
-                    cursors.append(connection.execute(statement, {**self._parameters, **bound}))
+            with self._database.spare_connections(len(asks) // _WORTH_A_CONNECTION - 1) as spare:
+                if not spare:
+                    return together(statements)
+                each = math.ceil(len(asks) / (1 + spare))
+                parts = [statements[first : first + each] for first in range(0, len(asks), each)]
+                with ThreadPoolExecutor(len(parts)) as threads:
+                    return [answer for answers in threads.map(together, parts) for answer in answers]
         except DatabaseError as error:
             if self._conditions.has_own_query and isinstance(
                 error.__cause__, psycopg.ProgrammingError | psycopg.DataError
             ):
                 raise InvalidFilter(f"The select to search among fails: {str(error.__cause__).strip()}") from error
             raise
-        return [cursor.fetchall() for cursor in cursors]
 
     @property
     def filters(self) -> bool:
         """Whether not every file passes."""
         return bool(self._conditions.sql)
 
-    def place_after(self, rows: _Rows, hits: Sequence[Hit], *, exact: bool) -> _Place:
+    def place_after(self, answer: _Answer) -> _Place:
         """Where a page of this search ends that is cut at its limit."""
         before = self._place or _Place(0)
-        seen = before.seen + len(hits)
-        if exact:
-            return _Place(seen, rows[-1][4], hits[-1].image_id, before.shown)
-        return _Place(seen, shown=(*before.shown, *(hit.image_id.bytes[:8] for hit in hits)))
+        seen = before.seen + len(answer.hits)
+        if answer.exact:
+            return _Place(seen, answer.distance, answer.hits[-1].image_id, before.shown)
+        return _Place(seen, shown=(*before.shown, *(hit.image_id.bytes[:8] for hit in answer.hits)))
 
-    def is_short(self, rows: _Rows) -> bool:
+    def is_short(self, answer: _Answer) -> bool:
         """Whether a walk has ended before it had found enough; of what a filter lets pass, the margin included."""
-        found, by_comparing_all, candidates = rows[0][:3]
-        enough = candidates >= self._fetch if self.filters else found >= self.limit
-        return not (enough or by_comparing_all)
+        enough = answer.candidates >= self._fetch if self.filters else answer.found >= self.limit
+        return not (enough or answer.exact)
 
-    def _set_options(self, connection: psycopg.Connection) -> None:
-        each = ", ".join(["set_config(%s, %s, true)"] * len(self._options))
-        connection.execute(
-            f"select {each}".encode(), [str(part) for option in self._options.items() for part in option]
-        )
+    def _answer(self, rows: Rows) -> _Answer:
+        """The images that rows speak of, as far as the limit goes; an image has a row for each of its files."""
+        near: list[tuple[UUID, float, list[File]]] = []
+        files: list[File] = []
+        found, image = 0, None
+        for exact, candidates, image_id, distance, uri, key, collection, metadata in rows:  # noqa: B007
+            if image_id is None:
+                break
+            if image_id != image:
+                if found == self.limit:
+                    break
+                found += 1
+                image, files = image_id, []
+                if 1.0 - distance >= self._floor:
+                    near.append((image_id, distance, files))
+            files.append(File(uri, key, collection, metadata))
+        hits = [Hit(image_id, 1.0 - distance, tuple(files)) for image_id, distance, files in near]
+        return _Answer(exact, candidates, found, hits, near[-1][1] if near else 0.0)
 
-    def _exactly(self) -> bytes:
+    @property
+    def _setting_options(self) -> Statement:
+        each = ", ".join(f"set_config('{name}', %({name})s, true)" for name in self._options)
+        return f"select {each}", {name: str(value) for name, value in self._options.items()}
+
+    def _exactly(self) -> str:
         conditions = self._conditions
         match = f" and {conditions.sql}" if conditions.sql else ""
         return self._statement(
@@ -343,7 +385,7 @@ class _Plan:
             by_comparing_all="true",
         )
 
-    def _through_the_index(self) -> bytes:
+    def _through_the_index(self) -> str:
         if not self._conditions.sql:
             return self._statement(
                 "",
@@ -382,31 +424,18 @@ class _Plan:
             by_comparing_all="(select yes from few)",
         )
 
-    def _statement(self, tables: str, candidates: str, *, by_comparing_all: str) -> bytes:
-        """One row at least, which begins with how many were found, whether every candidate was compared, and how many
-        of them there were."""
+    def _statement(self, tables: str, candidates: str, *, by_comparing_all: str) -> str:
+        """One row at least; each begins with whether every candidate was compared, and how many of them there were."""
+        is_other = f"({self._conditions.sql}) is not true, " if self._conditions.sql else ""
         return f"""
-            with {tables}nearest as materialized ({candidates}), chosen as materialized (
-                -- an image without files is nobody's, and waits to be found again or removed
-                select n.image_id, n.distance
-                  from nearest n
-                 where n.image_id <> all(%(leave_out)s::uuid[])
-                   and exists (select from lookalike.files f where f.image_id = n.image_id)
-                 order by n.distance, n.image_id
-                 limit {self.limit}
-            ), shown as (
-                select c.image_id, c.distance, f.uri, f.key, f.collection, f.metadata,
-                       ({self._conditions.sql or "true"}) is not true as is_other
-                  from chosen c
-                  join lookalike.files f using (image_id)
-                 where %(floor)s::float8 is null or 1 - c.distance >= %(floor)s
-            )
-            select (select count(*) from chosen), {by_comparing_all}, (select count(*) from nearest),
-                   s.image_id, s.distance, s.uri, s.key, s.collection, s.metadata
+            with {tables}nearest as materialized ({candidates})
+            select {by_comparing_all}, (select count(*) from nearest),
+                   n.image_id, n.distance, f.uri, f.key, f.collection, f.metadata
               from (values (1)) as at_least_one
-              left join shown s on true
-             order by s.distance, s.image_id, s.is_other, s.uri, s.collection
-            """.encode()
+              -- an image without files is nobody's, and waits to be found again or removed
+              left join (nearest n join lookalike.files f using (image_id)) on n.image_id <> all(%(leave_out)s::uuid[])
+             order by n.distance, n.image_id, {is_other}f.uri, f.collection
+            """
 
     @property
     def _distance(self) -> str:
@@ -428,13 +457,3 @@ class _Plan:
         if self._place.distance is not None:
             page += f" and ({self._distance}, e.image_id) > (%(after_distance)s, %(after_id)s)"
         return page
-
-
-def _hits(rows: _Rows) -> tuple[Hit, ...]:
-    hits = []
-    for (image_id, distance), group in groupby((row[3:] for row in rows), key=lambda row: (row[0], row[1])):
-        if image_id is None:
-            continue
-        files = tuple(File(uri, key, collection, metadata) for _, _, uri, key, collection, metadata in group)
-        hits.append(Hit(image_id, 1.0 - float(distance), files))
-    return tuple(hits)
