@@ -5,6 +5,7 @@ Whatever was embedded before, as a picture of the library or as an earlier query
 
 from __future__ import annotations
 
+import math
 import operator
 import os
 import re
@@ -49,8 +50,8 @@ _NOT_FOR_LACK_OF_IT = ("too-many-bytes", "forbidden-address")
 _NOWHERE = 1e-4
 """Shorter than this, against the length of its parts, a mix is what rounding left of them."""
 
-_SMALLEST_HALF, _LARGEST_HALF = 0.01, 65_000.0
-"""Between these, the largest number of a vector keeps its precision when all are halved."""
+_SHORTEST_AS_IT_IS, _LONGEST_AS_IT_IS = 0.1, 1e9
+"""Between these squares of its length, the larger numbers of a vector keep their precision when all are halved."""
 
 _SIGN = re.compile(r"(?:(?<=\s)|^)([+-])(?=\s|$)")
 _WEIGHT = re.compile(r"(\d{1,6}(?:\.\d{1,6})?):(?!//|\d)\s*(.*)", re.DOTALL)
@@ -73,7 +74,7 @@ class Part:
     def __post_init__(self) -> None:
         if [self.text, self.image, self.vector].count(None) != 2:
             raise ValueError("a Part holds exactly one of text, image and vector")
-        if not np.isfinite(self.weight):
+        if not math.isfinite(self.weight):
             raise ValueError(f"the weight of a Part is {self.weight}; it is a number, below 0 for what is not wanted")
 
 
@@ -350,10 +351,10 @@ class Searcher:
         dimensions = self.stored.model.dimensions if self.stored else vector.model.dimensions
         if numbers.shape != (dimensions,):
             raise ValueError(f"the vector has the shape {numbers.shape}; those of {self.model} have ({dimensions},)")
-        if not np.isfinite(numbers).all() or not numbers.any():
-            raise ValueError("the vector has no direction: it is zero, or holds what is no number")
-        largest = float(np.abs(numbers).max())
-        if not _SMALLEST_HALF < largest < _LARGEST_HALF:
+        if not _SHORTEST_AS_IT_IS < np.dot(numbers, numbers) < _LONGEST_AS_IT_IS:
+            largest = float(np.abs(numbers).max())
+            if not 0 < largest < math.inf:
+                raise ValueError("the vector has no direction: it is zero, or holds what is no number")
             numbers = numbers / largest  # its direction is all that counts
         return Query(f"vector {zlib.crc32(numbers.tobytes()):08x}", Embedding(vector.model, numbers))
 
@@ -378,6 +379,8 @@ class Searcher:
 
     def _texts(self, texts: Sequence[str]) -> list[Query]:
         """Texts as queries; those that nobody has asked before go to the service, several at a time."""
+        if not texts:
+            return []
         all_words = [" ".join(text.split()) for text in texts]
         for words in all_words:
             if not words.isprintable():
@@ -386,7 +389,7 @@ class Searcher:
                 self.announce(doubt)
         digests = [sha256(words.encode()).digest() for words in all_words]
         known: dict[bytes, Embedding] = {}
-        if self.stored is not None and digests:
+        if self.stored is not None:
             known = remembered_queries(self.database, self.stored, "text", digests)
         new = {digest: words for digest, words in zip(digests, all_words, strict=True) if digest not in known}
         if new:
@@ -413,6 +416,8 @@ class Searcher:
 
     def _images(self, images: Sequence[ImageQuery]) -> list[Query]:
         """Pictures as queries; those that are named by their ids are looked up together."""
+        if not images:
+            return []
         ids = [
             image if isinstance(image, UUID) else as_uuid(image) if isinstance(image, str) else None for image in images
         ]

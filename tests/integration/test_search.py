@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import fsspec
@@ -27,6 +28,7 @@ from lookalike.store.models import add_model
 from lookalike.store.nearest import nearest
 from lookalike.store.reading import model_to_search
 from lookalike.store.rights import grant
+from lookalike.store.round_trip import Statement
 from lookalike.store.writing import NewFile, Place, write_files
 from lookalike.types import Content, Embedding, Model
 
@@ -141,13 +143,17 @@ def test_the_scan_options_of_a_search_do_not_stay(database: Database) -> None:
     write_vectors(database, clustered(50))
     stored = model_to_search(database, None)
     assert stored is not None
-    nearest(database, stored, clustered(1)[0], limit=5, exact=False)
-    with database.transaction() as connection:
-        shown = [
-            connection.execute(f"show {name}".encode()).fetchone()
-            for name in ("hnsw.ef_search", "hnsw.iterative_scan", "enable_seqscan")
-        ]
-    assert shown == [("40",), ("strict_order",), ("on",)]
+    names = ("hnsw.ef_search", "hnsw.max_scan_tuples", "enable_seqscan", "enable_sort", "plan_cache_mode")
+    statements: list[Statement] = [(f"select current_setting('{name}'), pg_backend_pid()", {}) for name in names]
+
+    def shown() -> list[list[tuple[Any, ...]]]:
+        return [list(rows) for rows in database.together(statements)]
+
+    before = shown()
+    nearest(database, stored, clustered(1)[0], limit=5, exact=False, ef_search=77)
+    assert shown() == before  # of the same connection
+    nearest(database, stored, clustered(1)[0], limit=40_000, exact=False)
+    assert shown() == before
 
 
 def test_equal_distances_come_in_the_order_of_their_ids(database: Database) -> None:

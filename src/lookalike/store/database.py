@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shlex
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeAlias
 
 import psycopg
 from pgvector.psycopg.halfvec import register_halfvec_info
 from psycopg.types import TypeInfo
+from psycopg.types.json import set_json_loads
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, InvalidatePoolError
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from lookalike.config import Settings
 from lookalike.errors import ConfigurationError, DatabaseError, DatabaseUnavailable, SchemaOutOfDate
@@ -26,8 +28,22 @@ from lookalike.store.round_trip import Prepared, Rows, Statement, exchange
 
 EMBEDDED_DATABASE = "lookalike"
 
+_decode_json = json.JSONDecoder().decode
 _FRESH_SECONDS = 0.2
 _SPARE_CONNECTIONS = 8
+_KEPT_AT_HAND = 8
+
+_AtHand: TypeAlias = tuple[PoolProxiedConnection, psycopg.Connection, Prepared | None]
+
+USUAL_OPTIONS = {
+    "hnsw.ef_search": "100",
+    "hnsw.iterative_scan": "relaxed_order",
+    "hnsw.max_scan_tuples": "20000",
+    "hnsw.scan_mem_multiplier": "16",
+    # what a search switches off is priced so high that PostgreSQL would compile the statement
+    "jit": "off",
+}
+"""What most searches want of the server. Each connection is set to it once, which is not for each search to pay."""
 
 _PASSING = ("08", "53300", "57P")
 """SQLSTATEs of what passes: broken connections, too many of them, a server that stops or starts."""
@@ -40,6 +56,7 @@ class Database:
         engine: the SQLAlchemy engine that holds the pool.
         transaction_pooler: whether nothing may outlive a transaction: prepared statements, temporary tables.
         vector_schema: the schema that pgvector lies in, quoted; known once a connection was made.
+        session_options: what connections are set to; nothing behind a pooler, where they are everybody's.
     """
 
     vector_schema: str = "public"
@@ -49,6 +66,7 @@ class Database:
         self._server: EmbeddedServer | None = None
         self._knows_vectors = False
         self.transaction_pooler = transaction_pooler or is_transaction_pooler(dsn)
+        self.session_options = {} if self.transaction_pooler else USUAL_OPTIONS
         self.engine: Engine = create_engine(
             "postgresql+psycopg://",
             creator=self._connect,
@@ -56,6 +74,7 @@ class Database:
             max_overflow=24,
             pool_recycle=1800,
         )
+        self._at_hand: list[tuple[float, _AtHand]] = []
         self._spare = threading.Semaphore(_SPARE_CONNECTIONS)
         event.listen(self.engine, "checkin", _note_return)
         event.listen(self.engine, "checkout", _look_whether_it_lives)
@@ -136,7 +155,7 @@ class Database:
         with translated_errors(), self.engine.begin() as connection:
             schema.upgrade(connection)
         # the pooled connections do not know the extension's types and defaults yet
-        self.engine.dispose()
+        self._forget_connections()
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[psycopg.Connection]:
@@ -210,18 +229,40 @@ class Database:
             DatabaseError: whatever the driver raises, translated.
         """
         with translated_errors():
-            pooled = self.engine.raw_connection()
+            pooled, connection, prepared = at_hand = self._connection_at_hand()
             try:
-                connection = pooled.driver_connection
-                assert isinstance(connection, psycopg.Connection)
-                prepared = None if self.transaction_pooler else pooled.info.setdefault("prepared", Prepared())
-                return exchange(connection, statements, prepared)
+                rows = exchange(connection, statements, prepared)
             except BaseException:
                 # whatever state it is in
                 pooled.invalidate()
-                raise
-            finally:
                 pooled.close()
+                raise
+            if len(self._at_hand) < _KEPT_AT_HAND:
+                self._at_hand.append((time.monotonic(), at_hand))
+            else:
+                pooled.close()
+            return rows
+
+    def _connection_at_hand(self) -> _AtHand:
+        """One that the last search has just left, else one from the pool, whose book-keeping takes longer than the
+        rest of a round trip."""
+        while self._at_hand:
+            try:
+                left, at_hand = self._at_hand.pop()
+            except IndexError:  # another thread was faster
+                break
+            if time.monotonic() - left < _FRESH_SECONDS:
+                return at_hand
+            at_hand[0].close()
+        pooled = self.engine.raw_connection()
+        connection = pooled.driver_connection
+        assert isinstance(connection, psycopg.Connection)
+        return pooled, connection, None if self.transaction_pooler else pooled.info.setdefault("prepared", Prepared())
+
+    def _forget_connections(self) -> None:
+        while self._at_hand:
+            self._at_hand.pop()[1][0].close()
+        self.engine.dispose()
 
     @contextlib.contextmanager
     def spare_connections(self, wanted: int) -> Iterator[int]:
@@ -247,11 +288,11 @@ class Database:
     def _forget_the_ignorant(self) -> None:
         """Let go of a connection from before the extension: another process may just have installed it."""
         if not self._knows_vectors:
-            self.engine.dispose()
+            self._forget_connections()
 
     def close(self) -> None:
         """Close the pool. The embedded server goes on: other processes may use it."""
-        self.engine.dispose()
+        self._forget_connections()
 
     def __enter__(self) -> Self:
         return self
@@ -277,11 +318,19 @@ class Database:
                     # using a type loads the library, and with it the parameters that a search sets
                     connection.execute(f"select '[1]'::{self.vector_schema}.halfvec".encode())
                     self._knows_vectors = True
+                    for option in self.session_options.items():
+                        connection.execute("select set_config(%s, %s, false)", option)
+            set_json_loads(_from_json, connection)
             connection.commit()
         except BaseException:
             connection.close()
             raise
         return connection
+
+
+def _from_json(data: str | bytes) -> object:
+    # json.loads would guess the encoding first, for each of the many metadata of a search
+    return _decode_json(data if isinstance(data, str) else data.decode())
 
 
 def _note_return(_connection: object, record: ConnectionPoolEntry) -> None:

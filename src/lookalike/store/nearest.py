@@ -22,7 +22,7 @@ import psycopg
 from lookalike.errors import DatabaseError, InvalidFilter
 from lookalike.filters import Chosen, Where
 from lookalike.store.conditions import Conditions
-from lookalike.store.database import Database
+from lookalike.store.database import USUAL_OPTIONS, Database
 from lookalike.store.models import StoredModel
 from lookalike.store.round_trip import Rows, Statement
 from lookalike.store.writing import half_vector
@@ -41,7 +41,7 @@ _FEW_MATCHES = 1000
 _BYTES_PER_VECTOR = 8192 / 3
 _MOST_ROWS = 1 << 28
 _LONGEST_LIST = 500
-_WORTH_A_CONNECTION = 16
+_WORTH_A_CONNECTION = 25
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,18 +68,18 @@ class _Place:
     Attributes:
         seen: how many hits there were.
         distance, image_id: the last hit of an exact page, by cosine distance exactly as the database gave it.
-        shown: of pages before that, the first eight bytes of each hit's id.
+        shown: of pages before that, the first eight bytes of each hit's id, one after the other.
     """
 
     seen: int
     distance: float | None = None
     image_id: UUID | None = None
-    shown: tuple[bytes, ...] = ()
+    shown: bytes = b""
 
     def token(self, check: str) -> str:
         """The place as callers hand it back."""
         end = f"{self.distance.hex()}~{self.image_id}" if self.distance is not None else "~"
-        listed = base64.urlsafe_b64encode(b"".join(self.shown)).decode().rstrip("=")
+        listed = base64.urlsafe_b64encode(self.shown).decode().rstrip("=")
         return f"{self.seen}~{end}~{check}~{listed}"
 
     @classmethod
@@ -96,7 +96,7 @@ class _Place:
                 int(seen),
                 float.fromhex(distance) if distance else None,
                 UUID(image_id) if distance else None,
-                tuple(shown[first : first + 8] for first in range(0, len(shown), 8)),
+                shown,
             )
             if not (0 < place.seen <= _MOST_ROWS and 0 <= (place.distance or 0) <= 2 and len(shown) % 8 == 0):
                 raise ValueError(token)
@@ -287,19 +287,21 @@ class _Plan:
         self._parameters = dict(conditions.parameters)
         if place is not None:
             last = {"after_distance": place.distance, "after_id": place.image_id} if place.distance is not None else {}
-            self._parameters |= {**last, "shown": list(place.shown)}
-        self._options = {
-            "hnsw.ef_search": self.ef_search,
+            self._parameters |= {
+                **last,
+                "shown": [place.shown[first : first + 8] for first in range(0, len(place.shown), 8)],
+            }
+        options = {
+            **USUAL_OPTIONS,
+            "hnsw.ef_search": str(int(self.ef_search)),
             "hnsw.iterative_scan": "relaxed_order" if goes_on else "off",
-            "hnsw.max_scan_tuples": 3 * walk if conditions.sql else max(_LEAST_WALK, 4 * walk),
-            "hnsw.scan_mem_multiplier": 16,
+            "hnsw.max_scan_tuples": str(3 * walk if conditions.sql else max(_LEAST_WALK, 4 * walk)),
             "enable_seqscan": "off",
             "enable_sort": "off",
-            # the price of what is switched off would have it compiled
-            "jit": "off",
             # how many files match is not the same for every value; else one plan fits all
             "plan_cache_mode": "force_custom_plan" if conditions.sql else "force_generic_plan",
         }
+        self._options = options.items() - database.session_options.items()
 
     def ask(self, asks: Sequence[Ask], *, exact: bool) -> list[_Answer]:
         """What each ask is answered, in one round trip; many of them are spread over several connections."""
@@ -339,7 +341,7 @@ class _Plan:
         seen = before.seen + len(answer.hits)
         if answer.exact:
             return _Place(seen, answer.distance, answer.hits[-1].image_id, before.shown)
-        return _Place(seen, shown=(*before.shown, *(hit.image_id.bytes[:8] for hit in answer.hits)))
+        return _Place(seen, shown=before.shown + b"".join([hit.image_id.bytes[:8] for hit in answer.hits]))
 
     def is_short(self, answer: _Answer) -> bool:
         """Whether a walk has ended before it had found enough; of what a filter lets pass, the margin included."""
@@ -367,8 +369,8 @@ class _Plan:
 
     @property
     def _setting_options(self) -> Statement:
-        each = ", ".join(f"set_config('{name}', %({name})s, true)" for name in self._options)
-        return f"select {each}", {name: str(value) for name, value in self._options.items()}
+        each = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in sorted(self._options))
+        return f"select {each}", {}
 
     def _exactly(self) -> str:
         conditions = self._conditions

@@ -25,29 +25,25 @@ def model_to_search(database: Database, name: str | None) -> StoredModel | None:
 
 def stored_embeddings(database: Database, stored: StoredModel, images: Sequence[UUID]) -> dict[UUID, Embedding]:
     """The vectors of images under a model; images that have none are missing."""
-    statement = f"select image_id, embedding from {stored.vectors} where image_id = any(%s)"
-    with database.transaction() as connection:
-        rows = connection.execute(statement.encode(), [list(images)], binary=True).fetchall()
+    statement = f"select image_id, embedding from {stored.vectors} where image_id = any(%(images)s)"
+    [rows] = database.together([(statement, {"images": list(images)})])
     return {image_id: _embedding(stored.model, vector) for image_id, vector in rows}
 
 
 def image_known_as(database: Database, *, uri: str | None = None, sha256: bytes | None = None) -> UUID | None:
     """The image that lies at `uri`, or has the digest `sha256`; None if there is none."""
-    with database.transaction() as connection:
-        row = connection.execute(
-            "select image_id from lookalike.files where uri = %(uri)s"
-            " union all select image_id from lookalike.images where sha256 = %(sha256)s limit 1",
-            {"uri": uri, "sha256": sha256},
-        ).fetchone()
-    return row[0] if row else None
+    statement = (
+        "select image_id from lookalike.files where uri = %(uri)s"
+        " union all select image_id from lookalike.images where sha256 = %(sha256)s limit 1"
+    )
+    [rows] = database.together([(statement, {"uri": uri, "sha256": sha256})])
+    return next((image_id for (image_id,) in rows), None)
 
 
 def images_of_key(database: Database, key: str) -> list[UUID]:
     """The images whose files have that key of their owner's."""
-    with database.transaction() as connection:
-        rows = connection.execute(
-            "select distinct image_id from lookalike.files where key = %s order by image_id", [key]
-        ).fetchall()
+    statement = "select distinct image_id from lookalike.files where key = %(key)s order by image_id"
+    [rows] = database.together([(statement, {"key": key})])
     return [image_id for (image_id,) in rows]
 
 
@@ -61,13 +57,11 @@ def remembered_queries(
     database: Database, stored: StoredModel, kind: Literal["text", "image"], digests: Sequence[bytes]
 ) -> dict[bytes, Embedding]:
     """The embeddings of those queries that were asked before under this model, by digest."""
-    with database.transaction() as connection:
-        rows = connection.execute(
-            # readers have no right on the table itself, in which the vectors of all models lie
-            "select digest, lookalike.known_query(%s, %s, digest) from unnest(%s::bytea[]) digest",
-            [stored.model.name, kind, list(digests)],
-            binary=True,
-        ).fetchall()
+    # readers have no right on the table itself, in which the vectors of all models lie
+    statement = (
+        "select digest, lookalike.known_query(%(model)s, %(kind)s, digest) from unnest(%(digests)s::bytea[]) digest"
+    )
+    [rows] = database.together([(statement, {"model": stored.model.name, "kind": kind, "digests": list(digests)})])
     return {digest: _embedding(stored.model, vector) for digest, vector in rows if vector is not None}
 
 
