@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -74,8 +74,8 @@ class Table:
         self.dsn = dsn
         self.kind: Kind = kind
 
-    def insert(self, rows: Iterable[tuple[str, str, npt.NDArray[np.float16]]]) -> float:
-        """Make the table and fill it by one binary COPY with URI, metadata as JSON, and vector; returns seconds."""
+    def insert(self, rows: Iterable[tuple[str, Mapping[str, Any], npt.NDArray[np.float16]]]) -> float:
+        """Make the table and fill it by one binary COPY with URI, metadata and vector; returns seconds."""
         with psycopg.connect(self.dsn) as connection:
             connection.execute("create extension if not exists vector")
             register_vector(connection)
@@ -90,7 +90,7 @@ class Table:
                 copy.set_types(["int8", "text", "jsonb", self.kind])
                 for number, (uri, metadata, vector) in enumerate(rows):
                     held = HalfVector(vector) if self.kind == "halfvec" else Vector(vector.astype(np.float32))
-                    copy.write_row((number, uri, Jsonb(metadata, dumps=str), held))
+                    copy.write_row((number, uri, Jsonb(metadata), held))
             connection.commit()
         return time.perf_counter() - began
 

@@ -1,0 +1,68 @@
+"""Lookalike itself, and what somebody writes by hand, beside the others."""
+
+from __future__ import annotations
+
+import time
+
+from benchmarks.peers import Ask, Given, Peer
+from benchmarks.photos import MODEL, number_of
+from benchmarks.rival import Kind, Table
+from lookalike import Embedding, Lookalike, Model, Settings
+from lookalike.config import Secret
+from lookalike.reports import ImportReport
+from lookalike.store.database import Database
+
+
+class Ours(Peer):
+    """Lookalike: one call brings in the file and builds the index."""
+
+    def __init__(self, given: Given) -> None:
+        super().__init__(given)
+        with Database(given.url) as database:
+            database.upgrade()
+        self._images = Lookalike.open(Settings(database_url=Secret(given.url)), announce=lambda _: None)
+        self._model = Model(MODEL)
+
+    def insert(self) -> None:
+        def note(report: ImportReport) -> None:
+            if report.building is not None and self.build_began is None:
+                self.build_began = time.perf_counter()
+
+        self._images.import_vectors(self.given.npz_path, progress=note)
+
+    def client(self) -> Ask:
+        return lambda query: [number_of(hit.uri) for hit in self._images.search(Embedding(self._model, query))]
+
+    def disk(self) -> None:
+        return None
+
+
+class ByHand(Peer):
+    """psycopg by hand, half vectors."""
+
+    kind: Kind = "halfvec"
+
+    def __init__(self, given: Given) -> None:
+        super().__init__(given)
+        self._table = Table(given.url, self.kind)
+
+    def insert(self) -> None:
+        self._table.insert(
+            (told["uri"], told, vector) for told, vector in zip(self.given.told, self.given.vectors, strict=True)
+        )
+
+    def build(self) -> None:
+        self._table.build()
+
+    def client(self) -> Ask:
+        rival = self._table.search()
+        return lambda query: [row[0] for row in rival.search(query)]
+
+    def disk(self) -> None:
+        return None
+
+
+class ByHandVector(ByHand):
+    """The same with pgvector's ordinary vectors."""
+
+    kind = "vector"
