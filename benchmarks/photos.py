@@ -63,16 +63,19 @@ class Photos:
         themes = random.standard_normal((_THEMES, _DIRECTIONS), np.float32) @ directions
         return directions, mean + math.sqrt(_SHARES["themes"]) * themes
 
-    def _drawn(self, number: int, seed: int) -> tuple[Vectors, npt.NDArray[np.int64]]:
+    def _themes(self, number: int, seed: int) -> Numbers:
+        return np.random.default_rng([self.seed, 3, seed]).integers(0, _THEMES, number)
+
+    def _drawn(self, number: int, seed: int) -> tuple[Vectors, Numbers]:
         random = np.random.default_rng([self.seed, 1, seed])
         directions, middles = self._mixture
-        theme = random.integers(0, _THEMES, number)
+        theme = self._themes(number, seed)
         within = random.standard_normal((number, _DIRECTIONS), np.float32) @ directions
         noise = random.standard_normal((number, DIMENSIONS), np.float32)
         vectors = middles[theme] + math.sqrt(_SHARES["within"]) * within + math.sqrt(_SHARES["noise"]) * noise
         return vectors.astype(np.float16), theme
 
-    def chunks(self) -> Iterator[tuple[int, Vectors, npt.NDArray[np.int64]]]:
+    def chunks(self) -> Iterator[tuple[int, Vectors, Numbers]]:
         """The number of the first of each chunk, its vectors float16 ``(≤ 10,000, 1024)``, and the theme of each."""
         for first in range(0, self.count, CHUNK):
             yield first, *self._drawn(min(CHUNK, self.count - first), first)
@@ -133,7 +136,7 @@ class Photos:
         numbers[~np.isfinite(best)] = -1
         return numbers
 
-    def told(self, first: int, themes: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[Any]]:
+    def told(self, first: int, themes: Numbers) -> dict[str, npt.NDArray[Any]]:
         """What is known of each photo of a chunk, by column: uri, key, theme, price, artist and ``chance``.
 
         ``chance`` is even over 0 to 1 and has nothing to do with the vectors, unlike ``theme``.
@@ -152,7 +155,8 @@ class Photos:
     @cached_property
     def columns(self) -> dict[str, npt.NDArray[Any]]:
         """`told` of all photos."""
-        parts = [self.told(first, themes) for first, _, themes in self.chunks()]
+        starts = range(0, self.count, CHUNK)
+        parts = [self.told(first, self._themes(min(CHUNK, self.count - first), first)) for first in starts]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def npz(self, **more: npt.NDArray[Any]) -> Path:
@@ -181,7 +185,7 @@ def number_of(uri: str) -> int:
     return int(uri.rpartition("/")[2].removesuffix(".jpg"))
 
 
-def recall(found: Sequence[Sequence[int]], right: npt.NDArray[np.int64]) -> float:
+def recall(found: Sequence[Sequence[int]], right: Numbers) -> float:
     """The mean share of what each query should have found, ``(queries, limit)``, that it has."""
     shares = []
     for numbers, truth in zip(found, right, strict=True):

@@ -231,10 +231,11 @@ def _chapter(
         title="Beside other libraries",
         shows=(
             f"{bench.count:,} photos with the same metadata, the ten nearest with metadata. Those in PostgreSQL share "
-            f"one server, tuned to the machine. HNSW with m = {NEIGHBOURS}, ef_construction = {CANDIDATES_BUILDING} and "
-            f"ef_search = {CANDIDATES} wherever it can be chosen. Each library has a process of its own; they are asked "
-            f"in turns, {BURST} queries at a time. psycopg by hand has one table of half vectors, loaded by binary COPY "
-            "and then CREATE INDEX, at the beginning, in the middle and at the end (the median counts)."
+            "one server, tuned to the machine. HNSW has "
+            f"m = {NEIGHBOURS}, ef_construction = {CANDIDATES_BUILDING} and ef_search = {CANDIDATES} wherever it can be "
+            "chosen. Each library has a process of its own; they are asked in turns, "
+            f"{BURST} queries at a time. psycopg by hand has one table of half vectors, loaded by binary COPY and then "
+            "CREATE INDEX, at the beginning, in the middle and at the end (the median counts)."
         ),
         figures=figures,
         tables=[

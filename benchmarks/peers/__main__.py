@@ -6,13 +6,14 @@ import importlib
 import importlib.metadata
 import json
 import os
+import resource
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.memory import largest_resident
 from benchmarks.peers import MODULES, Ask, Given, Peer
 from benchmarks.turns import rate
 
@@ -65,7 +66,10 @@ class Process:
 
     def memory(self) -> int:
         """The largest resident size so far, in bytes."""
-        return largest_resident()
+        status = Path("/proc/self/status")
+        if status.exists():  # where ru_maxrss begins with the size of the process that has started this one
+            return next(int(line.split()[1]) << 10 for line in status.open() if line.startswith("VmHWM:"))
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     def _client(self, number: int) -> Ask:
         while len(self._clients) <= number:
