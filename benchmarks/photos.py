@@ -159,6 +159,17 @@ class Photos:
         parts = [self.told(first, self._themes(min(CHUNK, self.count - first), first)) for first in starts]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
+    @cached_property
+    def told_path(self) -> Path:
+        """A file of JSON lines, one for each photo: the columns, and its ``number``."""
+        path = self.folder / f"told-{self.count}.jsonl"
+        columns = {name: values.tolist() for name, values in self.columns.items()}
+        with path.open("w") as file:
+            for number in range(self.count):
+                row = {"number": number} | {name: values[number] for name, values in columns.items()}
+                file.write(json.dumps(row) + "\n")
+        return path
+
     def npz(self, **more: npt.NDArray[Any]) -> Path:
         """A new file of vectors and columns for ``lookalike import``, with `more` columns if you like."""
         path = self.folder / f"photos-{self.count}.npz"

@@ -24,6 +24,31 @@ select e.image_id, e.embedding <=> %(query)s as distance, f.uri, f.key, f.collec
 """
 """The ten nearest images of a library with what a hit shows, by the index that the library's own searches use."""
 
+LIBRARY_LIKE_IMAGE = """
+select e.image_id, e.distance, f.uri, f.key, f.collection, f.metadata
+  from (select image_id, embedding <=> q.vector as distance
+          from lookalike.{view}, (select embedding as vector from lookalike.{view} where image_id = %(image)s) q
+         order by embedding <=> (select embedding from lookalike.{view} where image_id = %(image)s) limit 11) e
+  join lookalike.files f using (image_id)
+ where e.image_id <> %(image)s
+ order by e.distance, e.image_id
+ limit 10
+"""
+"""The same for a stored image, which is not to find itself, in one round trip."""
+
+LIBRARY_LIKE_TEXT = """
+select e.image_id, e.distance, f.uri, f.key, f.collection, f.metadata
+  from (select image_id, embedding <=> q.vector as distance
+          from lookalike.{view},
+               (select embedding as vector from lookalike.queries
+                 where model_id = {model_id} and kind = 'text' and digest = %(digest)s) q
+         order by embedding <=> (select embedding from lookalike.queries
+                                  where model_id = {model_id} and kind = 'text' and digest = %(digest)s) limit 10) e
+  join lookalike.files f using (image_id)
+ order by e.distance, e.image_id
+"""
+"""The same for a text that was embedded before, in one round trip."""
+
 TABLE = "select id, uri, metadata, embedding <=> %(query)s as distance from photos order by distance limit 10"
 """The ten nearest of a `Table`."""
 
@@ -34,7 +59,7 @@ class Rival:
     """A connection of its own in autocommit, with the options of the scan set once and for all.
 
     Args:
-        statement: it binds ``query``.
+        statement: what to ask; a vector is bound as ``query``.
         kind: the type of the column that it compares with.
     """
 
@@ -50,7 +75,11 @@ class Rival:
     def search(self, query: npt.NDArray[np.float32], **bound: Any) -> list[tuple[Any, ...]]:
         """The rows nearest to `query`, float32 ``(1024,)``."""
         vector = HalfVector(query.astype(np.float16)) if self._kind == "halfvec" else Vector(query)
-        return self.connection.execute(self._statement, {"query": vector, **bound}, binary=True).fetchall()
+        return self.ask(query=vector, **bound)
+
+    def ask(self, **bound: Any) -> list[tuple[Any, ...]]:
+        """The rows that the statement gives for these values."""
+        return self.connection.execute(self._statement, bound, binary=True).fetchall()
 
     def close(self) -> None:
         """Close the connection."""

@@ -1,8 +1,7 @@
 """Libraries for the same job, each in a process of its own, so that none disturbs or takes down another.
 
-Each is used as its documentation says, with its calls for many vectors at a time, an HNSW index with the parameters
-that pgvector has by default (16 neighbours, 64 candidates while building) where it lets one choose, and as many
-candidates in a search as Lookalike has.
+Each is used as its documentation says, with its calls for many vectors at a time, and an HNSW index with the parameters
+that pgvector has by default, as far as they can be chosen: 16 neighbours, 64 candidates while building, 40 in a search.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import numpy.typing as npt
 
 NEIGHBOURS = 16
 CANDIDATES_BUILDING = 64
-CANDIDATES = 100
+CANDIDATES = 40
 LIMIT = 10
 BATCH = 1000
 """Vectors that are handed over at a time, where that is for the caller to say."""
@@ -29,8 +28,11 @@ Ask: TypeAlias = Callable[[npt.NDArray[np.float32]], Sequence[int]]
 
 MODULES = {
     "Lookalike": "ours:Ours",
+    "Lookalike, ef_search 40": "ours:OursWithAsMany",
     "psycopg": "ours:ByHand",
+    "psycopg, default server": "ours:ByHand",
     "psycopg, vector": "ours:ByHandVector",
+    "psycopg, vector, default server": "ours:ByHandVector",
     "vecs": "postgres:Vecs",
     "langchain-postgres": "postgres:Langchain",
     "llama-index": "postgres:LlamaIndex",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
-from benchmarks.peers import Ask, Given, Peer
+from benchmarks.peers import CANDIDATES, Ask, Given, Peer
 from benchmarks.photos import MODEL, number_of
 from benchmarks.rival import Kind, Table
 from lookalike import Embedding, Lookalike, Model, Settings
@@ -14,7 +15,9 @@ from lookalike.store.database import Database
 
 
 class Ours(Peer):
-    """Lookalike: one call brings in the file and builds the index."""
+    """Lookalike: one call brings in the file and builds the index; a search looks at as many as it does by itself."""
+
+    ef_search: int | None = None
 
     def __init__(self, given: Given) -> None:
         super().__init__(given)
@@ -31,10 +34,20 @@ class Ours(Peer):
         self._images.import_vectors(self.given.npz_path, progress=note)
 
     def client(self) -> Ask:
-        return lambda query: [number_of(hit.uri) for hit in self._images.search(Embedding(self._model, query))]
+        def ask(query: Any) -> list[int]:
+            found = self._images.search(Embedding(self._model, query), ef_search=self.ef_search)
+            return [number_of(hit.uri) for hit in found]
+
+        return ask
 
     def disk(self) -> None:
         return None
+
+
+class OursWithAsMany(Ours):
+    """The same library, searched with as many candidates as the others."""
+
+    ef_search = CANDIDATES
 
 
 class ByHand(Peer):
@@ -55,7 +68,7 @@ class ByHand(Peer):
         self._table.build()
 
     def client(self) -> Ask:
-        rival = self._table.search()
+        rival = self._table.search(ef_search=CANDIDATES)
         return lambda query: [row[0] for row in rival.search(query)]
 
     def disk(self) -> None:
