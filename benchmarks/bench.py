@@ -59,11 +59,11 @@ class Bench:
     @cached_property
     def photos(self) -> Photos:
         """The vectors that chapters share."""
-        return Photos(self.count, self.folder)
+        return Photos(self.count, self.folder, queries=min(400, max(20, self.count // 20)))
 
     def seconds(self, usual: float) -> float:
         """How long to measure a rate: as long as usual, but not in a trial run over few vectors."""
-        return usual if self.count >= 5_000 else usual / 20
+        return usual if self.count >= 5_000 else usual / 50
 
     @contextlib.contextmanager
     def server(self, overrides: Mapping[str, str] | None = None) -> Iterator[EmbeddedServer]:
