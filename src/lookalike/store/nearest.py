@@ -419,10 +419,10 @@ class _Plan:
             self._most,
             f"""
             sample as materialized (
-                select count(*) filter (where s.matches) as matched, count(*) as drawn
+                select count(*) filter (where s.matches) as matched, avg((s.matches is true)::int)::float8 as share
                   from (select ({match}) as matches from lookalike.files f order by f.image_id limit {_SAMPLE}) s
             ), many as materialized (
-                select matched >= {_LEAST_SAMPLED} and matched >= drawn * {self._least_share} as yes from sample
+                select matched >= {_LEAST_SAMPLED} and share >= {self._least_share} as yes from sample
             ), matching as materialized (
                 select f.image_id from lookalike.files f
                  where not (select yes from many) and {match} limit {self._most + 1}
@@ -433,8 +433,7 @@ class _Plan:
                       from {self._stored.vectors} e
                      where not (select yes from few){self._page}
                      order by {self._distance}
-                     limit (select ceil({2 * self._needed} / greatest(matched / drawn::float8, {self._least_share}))
-                              from sample)) w
+                     limit (select ceil({2 * self._needed} / greatest(share, {self._least_share})) from sample)) w
              where (select true from lookalike.files f where f.image_id = w.image_id and {match} limit 1)
              limit {self._fetch}
             """,
