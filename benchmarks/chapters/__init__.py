@@ -10,6 +10,7 @@ from benchmarks.report import Chapter
 
 CHAPTERS: Mapping[str, str] = {
     "search": "searches against psycopg by hand: one at a time, from threads, many at once",
+    "filters": "searches among a part of the library, against both ways by hand",
     "peers": "other libraries with the same photos, each beside psycopg by hand",
 }
 """What there is to measure, in this order."""
