@@ -108,7 +108,6 @@ def asked(dsn: str, where: Filter, *, by_index: bool = True) -> tuple[set[int], 
         (field("artist").in_([f"painter {n:03}" for n in range(40)]), "files_metadata_artist"),
         ("key=k17", "files_key"),
         ("key in (k17, k18)", "files_key"),
-        ("uri^=x:a14", "files_uri"),
         # the index over all metadata is faster at what equals
         ("artist='painter 017'", "files_metadata "),
         ("year=1872", "files_metadata "),

@@ -43,12 +43,14 @@ class Conditions:
         tables: the beginning of a ``with`` list that the condition reads from, each followed by a comma.
         parameters: what is bound, by name.
         has_own_query: whether a query of the caller's own is part of it.
+        equality: whether it asks for nothing but what is equal, for which one plan is best whatever the values.
     """
 
     def __init__(self, where: Where | None, chosen: Chosen | None) -> None:
         self.parameters: dict[str, Any] = {}
         self.tables = ""
         self.has_own_query = chosen is not None and chosen.select is not None
+        self.equality = chosen is None and (where is None or _is_equality(where))
         parts = []
         if chosen is not None:
             parts.append(self._among(chosen))
@@ -186,3 +188,16 @@ class Conditions:
 def _in_order(name: Name) -> str:
     """A column of the file, compared character by character."""
     return _COLUMNS[name.path[0]] + (' collate "C"' if name.path[0] in _COLLATED else "")
+
+
+def _is_equality(where: Where) -> bool:
+    match where:
+        case All(parts) | Either(parts):
+            return all(map(_is_equality, parts))
+        case Not(part):
+            return _is_equality(part)
+        case Compare(_, operator, _):
+            return operator == "="
+        case In(name, values):
+            return name.own or len(values) <= _FEW
+    return isinstance(where, Contains)
