@@ -162,12 +162,14 @@ def build_metadata_index(
                 # how many files a range lets pass is known only then
                 execute(f"analyze {qualified(_TABLE)}".encode())
         except Stopped:
-            # it may have been the last step that was cancelled, or the first
-            made = any(found.name == fresh and found.valid for found in _indexes(session))
-            if not made and not cleared(session, fresh):
-                note = f"Others use the table just now, so that {fresh} stays; the next build removes it."
+            if any(found.name == fresh and found.valid for found in _indexes(session)):
+                note = f"{fresh} is complete, but its statistics are not collected: analyze {qualified(_TABLE)};"
                 build = replace(build, notes=(note,))
-            return replace(build, stopped="interrupted", seconds=time.monotonic() - began)
+            else:
+                if not cleared(session, fresh):
+                    note = f"Others use the table just now, so that {fresh} stays; the next build removes it."
+                    build = replace(build, notes=(note,))
+                return replace(build, stopped="interrupted", seconds=time.monotonic() - began)
         size = session.execute("select pg_relation_size(to_regclass(%s))", [qualified(fresh)]).fetchone()
     return replace(build, index_bytes=size[0] if size else 0, seconds=time.monotonic() - began)
 
