@@ -29,6 +29,8 @@ from lookalike.reports import (
     IndexStatus,
     IngestPlan,
     IngestReport,
+    MetadataIndex,
+    MetadataIndexBuild,
     RecallAt,
 )
 from lookalike.search import Part
@@ -71,6 +73,8 @@ __all__ = [
     "ItemError",
     "Lookalike",
     "LookalikeError",
+    "MetadataIndex",
+    "MetadataIndexBuild",
     "Model",
     "ModelMismatch",
     "ModelStatus",

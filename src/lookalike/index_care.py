@@ -1,4 +1,4 @@
-"""The care of the HNSW indexes, as users hold it: ``images.index``."""
+"""The care of the indexes, as users hold it: ``images.index``."""
 
 from __future__ import annotations
 
@@ -6,8 +6,16 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from lookalike.reports import BuildProgress, IndexBuild, IndexRecall, IndexStatus
-from lookalike.store import index
+from lookalike.filters import parse_key
+from lookalike.reports import (
+    BuildProgress,
+    IndexBuild,
+    IndexRecall,
+    IndexStatus,
+    MetadataIndex,
+    MetadataIndexBuild,
+)
+from lookalike.store import index, metadata_index
 from lookalike.store.database import Database
 from lookalike.store.models import StoredModel
 from lookalike.store.recall import index_recall
@@ -15,7 +23,7 @@ from lookalike.store.recall import index_recall
 
 @dataclass(frozen=True, slots=True)
 class IndexCare:
-    """What can be known of, and done for, the HNSW index of each model.
+    """What can be known of, and done for, the HNSW index of each model, and indexes on keys of the metadata.
 
     Args:
         rooms: the rooms of the model of that name, by default of the one that searches use.
@@ -98,3 +106,36 @@ class IndexCare:
             progress=progress,
             stop=stop,
         )
+
+    def metadata(
+        self,
+        key: str,
+        *,
+        progress: Callable[[BuildProgress], None] | None = None,
+        stop: threading.Event | None = None,
+    ) -> MetadataIndexBuild:
+        """Make an index on a key of the metadata, for filters on it, unless there is one; all else goes on meanwhile.
+
+        Args:
+            key: as filters write it: ``artist``, ``exif.taken``, ``"a.b"``.
+            progress: told a few times a second how far the build is.
+            stop: set it from another thread to cancel the build; nothing is left behind.
+
+        Raises:
+            InvalidFilter: it names no key of the metadata.
+            ConfigurationError: the connection leads through a pooler.
+            DatabaseError: this role does not own the table, somebody else builds it just now, or the database refuses.
+        """
+        return metadata_index.build_metadata_index(self.database, parse_key(key), progress=progress, stop=stop)
+
+    def metadata_indexes(self) -> Sequence[MetadataIndex]:
+        """The indexes on keys of the metadata, by key."""
+        return metadata_index.metadata_indexes(self.database)
+
+    def drop_metadata(self, key: str) -> Sequence[str]:
+        """Drop the index on a key of the metadata; the names of what was dropped, none where there was none.
+
+        Raises:
+            InvalidFilter, ConfigurationError, DatabaseError: as `metadata` does.
+        """
+        return metadata_index.drop_metadata_index(self.database, parse_key(key))

@@ -245,6 +245,48 @@ class IndexBuild:
 
 
 @dataclass(frozen=True, slots=True)
+class MetadataIndex:
+    """An index on one key of the metadata.
+
+    Attributes:
+        key: as filters write it, such as ``exif.taken``.
+        index: its name, in the schema ``lookalike``.
+        state: ``invalid`` is what a build that was killed has left behind; the next one removes it.
+        scans: how often it was used since the statistics began.
+        build: how far the build is that is under way.
+    """
+
+    key: str
+    index: str
+    state: Literal["valid", "invalid", "building"]
+    index_bytes: int
+    scans: int
+    build: BuildProgress | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MetadataIndexBuild:
+    """What making an index on a key of the metadata took.
+
+    Attributes:
+        was: what was there before; a valid one stays as it is.
+        index_bytes: on disk.
+        removed: names of left-overs that were removed.
+        notes: what was done otherwise than asked, and why, in sentences.
+        stopped: why it is not made, None if it is there.
+    """
+
+    key: str
+    index: str
+    was: Literal["valid", "invalid", "missing"]
+    index_bytes: int
+    seconds: float
+    removed: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    stopped: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RecallAt:
     """How good and how fast the index is with so many candidates.
 

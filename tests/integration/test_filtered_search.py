@@ -116,6 +116,12 @@ def test_a_filter_that_only_far_away_images_satisfy(crowd: Crowd, library: Looka
     assert np.mean(each) >= 0.95
 
 
+def test_a_filter_finds_nothing_where_no_file_is_left(gallery: Lookalike, crowd: Crowd, dsn: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("delete from lookalike.files")
+    assert found_by(gallery, crowd, "artist exists") == found_by(gallery, crowd, "not artist exists") == ""
+
+
 # -- what conditions mean ---------------------------------------------------------------------------------------------
 
 TOLD: list[dict[str, Any]] = [

@@ -1,11 +1,11 @@
-"""`lookalike index`: how the HNSW indexes are, building them, and what they find."""
+"""`lookalike index`: how the indexes are, building them, and what they find."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated
 
 import typer
@@ -16,10 +16,10 @@ from rich.table import Table
 from lookalike.cli.output import JsonOption, ModelOption, err, open_library, out, say, write_json
 from lookalike.cli.progress import stop_on_signal
 from lookalike.errors import ConfigurationError
-from lookalike.reports import BuildProgress, IndexStatus
+from lookalike.reports import BuildProgress, IndexStatus, MetadataIndex
 from lookalike.store.index import bytes_of
 
-index = typer.Typer(no_args_is_help=True, help="The HNSW indexes: one for each model.")
+index = typer.Typer(no_args_is_help=True, help="The HNSW indexes, one for each model, and indexes on metadata.")
 
 _PLAIN_SECONDS = 30.0
 _MUCH_DEAD = 0.2
@@ -138,6 +138,78 @@ def recall(
         out.print(f"\nA search for {found.limit} takes ef_search {found.default_ef_search} by itself.")
     if stop.signal is not None:
         raise typer.Exit(128 + stop.signal)
+
+
+@index.command()
+def metadata(
+    key: Annotated[
+        str | None, typer.Argument(metavar="KEY", help="As filters write it: artist, exif.taken, '\"a.b\"'.")
+    ] = None,
+    drop: Annotated[bool, typer.Option("--drop", help="Drop the index on this key.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make an index on a key of the metadata, which makes filters on it fast; without KEY, list them.
+
+    It serves comparisons, ranges, beginnings, lists and `exists`. Searches and ingests go on meanwhile. Ctrl-C cancels.
+    """
+    if key is None:
+        if drop:
+            raise ConfigurationError("--drop needs to know which: lookalike index metadata KEY --drop")
+        with open_library() as images:
+            _list_metadata(images.index.metadata_indexes(), as_json=as_json)
+    elif drop:
+        with open_library() as images:
+            dropped = images.index.drop_metadata(key)
+        if as_json:
+            write_json({"key": key, "dropped": dropped})
+        else:
+            say(f"Dropped {', '.join(dropped)}." if dropped else f"There is no index on {key}.")
+    else:
+        _build_metadata(key, as_json=as_json)
+
+
+def _build_metadata(key: str, *, as_json: bool) -> None:
+    first = "Cancelling the build, and removing what there is of it."
+    second = "Press Ctrl-C once more to end at once."
+    with open_library() as images, stop_on_signal(first, second) as stop, _watched() as progress:
+        done = images.index.metadata(key, progress=progress, stop=stop.event)
+    if as_json:
+        write_json(dataclasses.asdict(done))
+    elif done.stopped is None:
+        there = "was there already" if done.was == "valid" else f"made in {done.seconds:.1f} s"
+        out.print(escape(f"{done.index} on {done.key}: {_size(done.index_bytes)}, {there}"), soft_wrap=True)
+    for name in done.removed:
+        say(f"Removed {name}, which an earlier build had left behind.")
+    for note in done.notes:
+        say(note)
+    if done.stopped is not None:
+        say("Cancelled. What was there before is as it was.")
+        raise typer.Exit(128 + (stop.signal or 2))
+
+
+def _list_metadata(found: Sequence[MetadataIndex], *, as_json: bool) -> None:
+    if as_json:
+        write_json({"indexes": [dataclasses.asdict(one) for one in found]})
+        return
+    if not found:
+        out.print("No key of the metadata has an index of its own. Make one with: lookalike index metadata KEY")
+        return
+    table = Table(box=None)
+    for column in ("key", "index", "state"):
+        table.add_column(column, overflow="fold")
+    for column in ("size", "scans"):
+        table.add_column(column, justify="right")
+    for one in found:
+        share = f", {one.build.share:.0%}" if one.build and one.build.share is not None else ""
+        state = f"{one.state}: {one.build.phase}{share}" if one.build else one.state
+        table.add_row(escape(one.key), one.index, escape(state), _size(one.index_bytes), f"{one.scans:,}")
+    out.print(table)
+    for one in found:
+        if one.state == "invalid":
+            out.print(
+                escape(f"{one.key}: left behind by a build that was killed; lookalike index metadata {one.key}"),
+                soft_wrap=True,
+            )
 
 
 def _remarks(one: IndexStatus) -> Iterator[str]:

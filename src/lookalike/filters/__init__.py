@@ -33,7 +33,7 @@ from typing import Any, TypeAlias
 
 from lookalike.errors import InvalidFilter
 from lookalike.filters.among import Among, Chosen, as_chosen
-from lookalike.filters.text import parse
+from lookalike.filters.text import parse, parse_key
 from lookalike.filters.tree import (
     COMPARISONS,
     DEEPEST,
@@ -54,7 +54,7 @@ from lookalike.filters.tree import (
     storable_value,
 )
 
-__all__ = ["OWN", "Among", "Chosen", "Filter", "Where", "as_chosen", "as_where", "field", "parse"]
+__all__ = ["OWN", "Among", "Chosen", "Filter", "Where", "as_chosen", "as_where", "field", "parse", "parse_key"]
 
 
 _MOST_CONDITIONS = 1000

@@ -5,7 +5,20 @@ from __future__ import annotations
 import re
 
 from lookalike.errors import InvalidFilter
-from lookalike.filters.tree import ANY_OPERATOR, DEEPEST, All, Either, Not, Scalar, Where, compare, field, meaning
+from lookalike.filters.tree import (
+    ANY_OPERATOR,
+    DEEPEST,
+    All,
+    Either,
+    Name,
+    Not,
+    Scalar,
+    Where,
+    compare,
+    field,
+    meaning,
+    name_of,
+)
 
 _NAME_PART = re.compile(r"[\w-]+")
 _OPERATOR = re.compile(r"!=|<=|>=|\^=|=|<|>")
@@ -27,6 +40,20 @@ def parse(text: str) -> Where:
     return _Parser(text).whole()
 
 
+def parse_key(text: str) -> Name:
+    """The key of the metadata that a text names as in a filter: ``artist``, ``exif.taken``, ``"a.b"``.
+
+    Raises:
+        InvalidFilter: it cannot be read, or names what every file has.
+    """
+    name = _Parser(text).name()
+    if name.own:
+        raise InvalidFilter(
+            f"{name} is no key of the metadata but a column that every file has. The metadata's own is metadata.{name}."
+        )
+    return name
+
+
 class _Parser:
     """Reads one filter from left to right."""
 
@@ -42,6 +69,12 @@ class _Parser:
                 "and, or, or the end was expected. A value with such words in it stands in quotation marks"
             )
         return where
+
+    def name(self) -> Name:
+        name = name_of(self._path())
+        if self._rest():
+            raise self._error("the end of the name was expected. Other characters stand in quotation marks")
+        return name
 
     def _either(self) -> Where:
         parts = [self._all()]

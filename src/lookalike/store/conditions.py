@@ -15,20 +15,24 @@ from sqlalchemy.types import Integer, String, Uuid
 from lookalike.errors import InvalidFilter
 from lookalike.filters import Chosen, Where
 from lookalike.filters.tree import COMPARISONS, All, Compare, Contains, Either, Exists, In, Name, Not, Prefix
+from lookalike.store.metadata_index import CHARACTERS_HELD, float_held, is_told, number_held, text_held
 
 _COLUMNS = {
     "uri": "f.uri",
-    "key": 'f.key collate "C"',
-    "collection": 'f.collection collate "C"',
-    "media_type": '(select i.media_type from lookalike.images i where i.image_id = f.image_id) collate "C"',
+    "key": "f.key",
+    "collection": "f.collection",
+    "media_type": "(select i.media_type from lookalike.images i where i.image_id = f.image_id)",
     "created_at": "(select i.created_at from lookalike.images i where i.image_id = f.image_id)",
     "seen_at": "f.seen_at",
 }
+_COLLATED = {"key", "collection", "media_type"}
+"""Texts that are in the database's own order, which is not everybody's. Equality takes them as their indexes do."""
 _PLACEHOLDER = re.compile(r"%%|%\((.*?)\)s")
 _OPERATORS = {operator: operator for operator in COMPARISONS}
 """No other text becomes an operator."""
 _FEW = 32
-"""So many values are worth a look each into the index over metadata; more are one look at every file."""
+"""So many values are worth a look each into the index over metadata; more, one into the index on the key, or at
+every file where it has none."""
 
 
 class Conditions:
@@ -39,12 +43,14 @@ class Conditions:
         tables: the beginning of a ``with`` list that the condition reads from, each followed by a comma.
         parameters: what is bound, by name.
         has_own_query: whether a query of the caller's own is part of it.
+        equality: whether it asks for nothing but what is equal, for which one plan is best whatever the values.
     """
 
     def __init__(self, where: Where | None, chosen: Chosen | None) -> None:
         self.parameters: dict[str, Any] = {}
         self.tables = ""
         self.has_own_query = chosen is not None and chosen.select is not None
+        self.equality = chosen is None and (where is None or _is_equality(where))
         parts = []
         if chosen is not None:
             parts.append(self._among(chosen))
@@ -67,34 +73,36 @@ class Conditions:
                 return f"(({self._sql(part)}) is not true)"
             case Compare(name, operator, value) if name.own:
                 cast = "timestamptz" if isinstance(value, datetime) else "text"
-                return f"({_COLUMNS[name.path[0]]} {_OPERATORS[operator]} {self._bind(value)}::{cast})"
+                column = _COLUMNS[name.path[0]] if operator == "=" else _in_order(name)
+                return f"({column} {_OPERATORS[operator]} {self._bind(value)}::{cast})"
             case Compare(name, "=", value):
                 return self._holds(name, value)
             case Compare(name, operator, str(value)):
                 text = (
                     f"({self._value(name)} #>> '{{}}') collate \"C\" {_OPERATORS[operator]} {self._bind(value)}::text"
                 )
-                return f"({text} and {self._is('string', name)})"
+                return f"({text}{self._indexed(name, operator, (value,))})"
             case Compare(name, operator, value):
                 number = f"{self._value(name)} {_OPERATORS[operator]} {self._bind(Jsonb(value))}"
-                return f"({number} and {self._is('number', name)})"
+                return f"({number}{self._indexed(name, operator, (value,))})"
             case In(name, values) if name.own:
                 return f"({_COLUMNS[name.path[0]]} = any({self._bind(list(values))}::text[]))"
             case In(name, values) if len(values) <= _FEW:
                 return f"({' or '.join(self._holds(name, value) for value in values) or 'false'})"
             case In(name, values):
-                return f"({self._value(name)} = any({self._bind([Jsonb(value) for value in values])}::jsonb[]))"
+                one = f"{self._value(name)} = any({self._bind([Jsonb(value) for value in values])}::jsonb[])"
+                return f"({one}{self._indexed(name, '=', values)})"
             case Exists(name) if name.own:
                 return f"({_COLUMNS[name.path[0]]} is not null)"
             case Exists(name):
-                return f"({self._value(name)} <> 'null'::jsonb)"
+                return f"({is_told(self._value(name))})"
             case Contains(name, value):
                 return self._holds(name, [value])
             case Prefix(name, text) if name.own:
-                return f"starts_with({_COLUMNS[name.path[0]]}, {self._bind(text)}::text)"
+                return f"starts_with({_in_order(name)}, {self._bind(text)}::text)"
             case Prefix(name, text):
                 begins = f"starts_with({self._value(name)} #>> '{{}}', {self._bind(text)}::text)"
-                return f"({begins} and {self._is('string', name)})"
+                return f"({begins}{self._indexed(name, '^=', (text,))})"
         raise InvalidFilter(f"A filter is made of field(…) conditions; {type(where).__name__} is none.")
 
     def _holds(self, name: Name, value: object) -> str:
@@ -107,8 +115,29 @@ class Conditions:
         # step by step, as a path would take `0` for a place in a list, which containment does not
         return f"(f.metadata{''.join(f' -> {self._bind(part)}::text' for part in name.path)})"
 
-    def _is(self, kind: str, name: Name) -> str:
-        return f"jsonb_typeof({self._value(name)}) = '{kind}'"
+    def _indexed(self, name: Name, operator: str, values: tuple[Any, ...]) -> str:
+        """What follows from a comparison with texts, or with numbers, in the terms that an index on the key answers.
+
+        Only values of the same kind satisfy it; it is empty where the kinds are mixed, or neither.
+        """
+        value = self._value(name)
+        if all(isinstance(one, str) for one in values):
+            held = text_held(value)
+            bound = self._bind([one[:CHARACTERS_HELD] for one in values]) + "::text[]"
+            also = ""
+        elif all(isinstance(one, int | float) and not isinstance(one, bool) for one in values):
+            held = number_held(value)
+            bound = self._bind([float_held(one) for one in values]) + "::float8[]"
+            also = f" and {text_held(value)} is null"
+        else:
+            return ""
+        if operator == "^=":
+            follows = f"starts_with({held}, ({bound})[1])"
+        else:
+            # what is held is cut off, so that what is more may be held as equal
+            loose = {"<": "<=", ">": ">="}.get(operator, operator)
+            follows = f"{held} = any ({bound})" if operator == "=" else f"{held} {loose} ({bound})[1]"
+        return f" and {follows}{also} and {is_told(value)}"
 
     def _among(self, chosen: Chosen) -> str:
         if chosen.select is not None:
@@ -154,3 +183,21 @@ class Conditions:
         text = _PLACEHOLDER.sub(lambda match: f"%(own_{match[1]})s" if match[1] else match[0], str(compiled))
         self.tables = f"among as materialized (select item::{cast} from ({text}) as own (item)), "
         return column
+
+
+def _in_order(name: Name) -> str:
+    """A column of the file, compared character by character."""
+    return _COLUMNS[name.path[0]] + (' collate "C"' if name.path[0] in _COLLATED else "")
+
+
+def _is_equality(where: Where) -> bool:
+    match where:
+        case All(parts) | Either(parts):
+            return all(map(_is_equality, parts))
+        case Not(part):
+            return _is_equality(part)
+        case Compare(_, operator, _):
+            return operator == "="
+        case In(name, values):
+            return name.own or len(values) <= _FEW
+    return isinstance(where, Contains)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import threading
 import time
@@ -15,6 +14,7 @@ from psycopg import sql
 
 from lookalike.errors import ConfigurationError, DatabaseError, DatabaseUnavailable
 from lookalike.reports import BuildProgress, IndexBuild, IndexStatus
+from lookalike.store.concurrently import Stopped, cleared, dropping, owned, progress_of, qualified, run
 from lookalike.store.database import Database
 from lookalike.store.models import StoredModel, models
 
@@ -23,10 +23,8 @@ _LEAST_MEMORY = 64 * _MIB
 """With less, PostgreSQL gives a build no further worker."""
 _MOST_MEMORY = 2047 << 30
 
-_TICK_SECONDS = 0.25
 _SWAP_LOCK_TIMEOUT = "1s"
 _SWAP_SECONDS = 300.0
-_CLEANING_LOCK_TIMEOUT = "3s"
 _SWAP_PAUSE = 0.5
 _ROWS_PER_WORKER = 5_000
 _UNITS = {"kb": 1 << 10, "mb": _MIB, "gb": 1 << 30, "tb": 1 << 40}
@@ -40,14 +38,6 @@ select c.relname, x.indisvalid and x.indisready, coalesce(c.reloptions, '{}')
   join pg_am a on a.oid = c.relam and a.amname = 'hnsw'
  where x.indrelid = to_regclass(%s)
  order by c.relname
-"""
-
-_PROGRESS = """
-select p.phase, p.index_relid,
-       case when p.blocks_total > 0 then p.blocks_done::float8 / p.blocks_total
-            when p.tuples_total > 0 then p.tuples_done::float8 / p.tuples_total end
-  from pg_stat_progress_create_index p
- where p.datname = current_database() and p.relid = to_regclass(%s)
 """
 
 
@@ -113,7 +103,9 @@ def build_index(
         build = replace(build, removed=tuple(removed))
         try:
             for name in removed:
-                _run(database, session, stored, _dropping(name), None, stop)
+                run(
+                    database, session, dropping(name), table=stored.partition, unfinished=None, progress=None, stop=stop
+                )
             if adopted:
                 note = "It was complete already, but had not taken the place of the one before."
                 build = replace(build, notes=(*build.notes, note))
@@ -121,12 +113,12 @@ def build_index(
                 chosen = options or before.options
                 build = _build(database, session, stored, fresh, chosen, build, progress, stop)
             _swap(session, stored, fresh, stop)
-        except _Stopped:
+        except Stopped:
             notes = build.notes
-            if not _removed(session, fresh):
+            if not cleared(session, fresh):
                 notes = (*notes, f"Others use the table just now, so that {fresh} stays; the next build removes it.")
             return replace(build, notes=notes, stopped="interrupted", seconds=time.monotonic() - began)
-        size = session.execute("select pg_relation_size(to_regclass(%s))", [_qualified(stored.index)]).fetchone()
+        size = session.execute("select pg_relation_size(to_regclass(%s))", [qualified(stored.index)]).fetchone()
     return replace(build, index_bytes=size[0] if size else 0, seconds=time.monotonic() - began)
 
 
@@ -141,7 +133,7 @@ def drop_index(database: Database, stored: StoredModel) -> tuple[str, ...] | Non
         with database.session() as session:
             _claim(session, stored)
             found = _indexes(session, stored)
-            if found.state == "missing" or not _owned(session, stored):
+            if found.state == "missing" or not owned(session, stored.partition):
                 return None
             with session.transaction():
                 session.execute(f"set local lock_timeout = '{_SWAP_LOCK_TIMEOUT}'".encode())
@@ -156,7 +148,7 @@ def drop_index(database: Database, stored: StoredModel) -> tuple[str, ...] | Non
 def may_build(database: Database, stored: StoredModel) -> bool:
     """Whether this role may build the model's index."""
     with database.transaction() as connection:
-        return _owned(connection, stored)
+        return owned(connection, stored.partition)
 
 
 def graph_bytes(rows: int, m: int = 16) -> int:
@@ -184,7 +176,7 @@ def bytes_of(size: str) -> int:
 
 
 def _status(connection: psycopg.Connection, stored: StoredModel) -> IndexStatus:
-    table = _qualified(stored.partition)
+    table = qualified(stored.partition)
     found = _indexes(connection, stored)
     # by the view, which readers may read
     row = connection.execute(f"select count(*) from {stored.vectors}".encode()).fetchone()
@@ -199,11 +191,11 @@ def _status(connection: psycopg.Connection, stored: StoredModel) -> IndexStatus:
           from pg_stat_all_tables t
          where t.relid = to_regclass(%(table)s)
         """,
-        {"table": table, "index": _qualified(stored.index)},
+        {"table": table, "index": qualified(stored.index)},
     ).fetchone()
     assert numbers is not None
     dead_share, table_bytes, index_bytes, scans, memory = numbers
-    building = _progress(connection, stored)
+    building = progress_of(connection, stored.partition)
     state: Literal["valid", "invalid", "missing", "building"] = found.state
     if building is not None and state != "valid":
         state = "building"
@@ -228,7 +220,7 @@ def _status(connection: psycopg.Connection, stored: StoredModel) -> IndexStatus:
 def _indexes(connection: psycopg.Connection, stored: StoredModel) -> _Found:
     state: Literal["valid", "invalid", "missing"] = "missing"
     options, left_overs = _DEFAULT_OPTIONS, {}
-    for name, valid, given in connection.execute(_INDEXES, [_qualified(stored.partition)]).fetchall():
+    for name, valid, given in connection.execute(_INDEXES, [qualified(stored.partition)]).fetchall():
         if name == stored.index:
             state = "valid" if valid else "invalid"
             options = tuple(given)
@@ -238,21 +230,7 @@ def _indexes(connection: psycopg.Connection, stored: StoredModel) -> _Found:
     return _Found(state, options, left_overs)
 
 
-def _progress(connection: psycopg.Connection, stored: StoredModel) -> tuple[BuildProgress, str | None] | None:
-    """How far a build on the model's table is, and the name of what is being built."""
-    row = connection.execute(_PROGRESS, [_qualified(stored.partition)]).fetchone()
-    if row is None:
-        return None
-    phase, index, share = row
-    named = connection.execute("select relname from pg_class where oid = %s", [index]).fetchone()
-    return BuildProgress(phase, None if share is None else min(share, 1.0)), named[0] if named else None
-
-
 # -- building --------------------------------------------------------------------------------------------------------
-
-
-class _Stopped(Exception):
-    """Somebody wants the build to end."""
 
 
 def _claim(session: psycopg.Connection, stored: StoredModel) -> None:
@@ -271,7 +249,7 @@ def _plan(
     session: psycopg.Connection, stored: StoredModel, found: _Found, memory: int | None, workers: int | None
 ) -> IndexBuild:
     """How much memory and how many workers a build gets, not built yet."""
-    row = session.execute(f"select count(*) from {_qualified(stored.partition)}".encode()).fetchone()
+    row = session.execute(f"select count(*) from {qualified(stored.partition)}".encode()).fetchone()
     rows = row[0] if row else 0
     settings: dict[str, Any] = dict(
         session.execute(
@@ -330,14 +308,18 @@ def _build(
     session.execute("set client_min_messages = notice")
     session.execute("select set_config('maintenance_work_mem', %s, false)", [f"{build.memory >> 10}kB"])
     statement = (
-        f"create index concurrently {fresh} on {_qualified(stored.partition)}"
+        f"create index concurrently {fresh} on {qualified(stored.partition)}"
         f" using hnsw (embedding {database.vector_schema}.halfvec_cosine_ops) with ({', '.join(options)})"
-    )
+    ).encode()
+
+    def build_it() -> None:
+        run(database, session, statement, table=stored.partition, unfinished=fresh, progress=progress, stop=stop)
+
     try:
         _limit_workers(session, build.workers)
-        _run(database, session, stored, statement, progress, stop)
+        build_it()
     except (psycopg.errors.DiskFull, psycopg.errors.OutOfMemory, psycopg.errors.InsufficientResources) as error:
-        _removed(session, fresh)
+        cleared(session, fresh)
         # the segment's name stands in the message in whatever language
         if build.workers == 0 or not re.search(r"shared memory|PostgreSQL\.[0-9]|pg_dynshmem", str(error)):
             raise
@@ -345,52 +327,11 @@ def _build(
         build = replace(build, workers=0, notes=(*build.notes, note))
         overflowed.clear()
         _limit_workers(session, 0)
-        _run(database, session, stored, statement, progress, stop)
+        build_it()
     except psycopg.Error:
-        _removed(session, fresh)
+        cleared(session, fresh)
         raise
     return replace(build, fits=not overflowed.is_set())
-
-
-def _run(
-    database: Database,
-    session: psycopg.Connection,
-    stored: StoredModel,
-    statement: str | sql.Composed,
-    progress: Callable[[BuildProgress], None] | None,
-    stop: threading.Event,
-) -> None:
-    """Execute what takes long in a thread of its own, so that it can be watched and cancelled."""
-    failed: list[BaseException] = []
-
-    def execute() -> None:
-        try:
-            session.execute(statement.encode() if isinstance(statement, str) else statement)
-        except BaseException as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=execute, name="lookalike-index")
-    thread.start()
-    try:
-        while thread.is_alive():
-            thread.join(_TICK_SECONDS)
-            if stop.is_set() and thread.is_alive():
-                session.cancel_safe()
-            elif progress is not None and thread.is_alive():
-                with contextlib.suppress(DatabaseError), database.transaction() as connection:
-                    if (found := _progress(connection, stored)) is not None:
-                        progress(found[0])
-    except BaseException:
-        # nobody waits for it any more
-        with contextlib.suppress(psycopg.Error):
-            session.cancel_safe()
-        thread.join()
-        _removed(session, f"{stored.index}_new")
-        raise
-    if failed:
-        if stop.is_set() and isinstance(failed[0], psycopg.errors.QueryCanceled):
-            raise _Stopped
-        raise failed[0]
 
 
 def _swap(session: psycopg.Connection, stored: StoredModel, fresh: str, stop: threading.Event) -> None:
@@ -409,7 +350,7 @@ def _swap(session: psycopg.Connection, stored: StoredModel, fresh: str, stop: th
             return
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
             if stop.is_set():
-                raise _Stopped from None
+                raise Stopped from None
             if time.monotonic() - began > _SWAP_SECONDS:
                 raise DatabaseError(
                     f"The new index of {stored.model.name} is complete, but somebody uses the old one without a pause. "
@@ -422,36 +363,8 @@ def _limit_workers(session: psycopg.Connection, workers: int) -> None:
     session.execute("select set_config('max_parallel_maintenance_workers', %s, false)", [str(workers)])
 
 
-def _dropping(name: str) -> sql.Composed:
-    return sql.SQL("drop index concurrently if exists lookalike.{}").format(sql.Identifier(name))
-
-
-def _removed(session: psycopg.Connection, name: str) -> bool:
-    """Drop what there is of an index, unless somebody's open transaction keeps it for longer than a moment."""
-    try:
-        session.execute(f"set lock_timeout = '{_CLEANING_LOCK_TIMEOUT}'".encode())
-        session.execute(_dropping(name))
-        session.execute("set lock_timeout = 0")
-    except psycopg.Error:
-        return False
-    return True
-
-
-def _owned(connection: psycopg.Connection, stored: StoredModel) -> bool:
-    row = connection.execute(
-        "select pg_has_role(relowner, 'usage') and has_schema_privilege(relnamespace, 'create')"
-        "  from pg_class where oid = to_regclass(%s)",
-        [_qualified(stored.partition)],
-    ).fetchone()
-    return bool(row and row[0])
-
-
 def _m(options: tuple[str, ...]) -> int:
     return next((int(option[2:]) for option in options if option.startswith("m=")), 16)
-
-
-def _qualified(name: str) -> str:
-    return f"lookalike.{name}"
 
 
 def _megabytes(size: int) -> str:

@@ -1,9 +1,9 @@
 """The nearest neighbours of vectors: by the index or exactly, and never fewer than there are.
 
 Without a filter, an ordered scan of the HNSW index gives a few more than were asked for, sorted again by distance.
-With a filter, one statement counts the files that satisfy it, up to a bound: where they are few, all of them are
-compared, which is exact; where they are many, the index is walked as far as it takes if they lie anywhere. Whatever
-comes back short is done again exactly.
+With a filter, one statement looks at a sample of the files, and counts those that satisfy it up to a bound where they
+seem rare: where they are few, all of them are compared, which is exact; where they are many, the index is walked as far
+as it takes if they lie anywhere. Whatever comes back short is done again exactly.
 """
 
 from __future__ import annotations
@@ -32,12 +32,16 @@ EXACT_BELOW_BYTES = 3 << 20
 """Up to this heap size, about a thousand vectors, comparing all of them costs no more than walking the index."""
 
 LEAST_EF_SEARCH = 100
-LEAST_EF_SEARCH_FILTERED = 200
 MOST_EF_SEARCH = 1000
 """pgvector's own limit; beyond it the scan goes on iteratively."""
 
 _LEAST_WALK = 20_000
+_MOST_WALK = (1 << 31) - 1
+_VISITS = 40
 _FEW_MATCHES = 1000
+_MOST_MATCHES = 100_000
+_SAMPLE = 128
+_LEAST_SAMPLED = 4
 _BYTES_PER_VECTOR = 8192 / 3
 _MOST_ROWS = 1 << 28
 _LONGEST_LIST = 500
@@ -271,18 +275,18 @@ class _Plan:
         # Part of the statement and not bound to it: a plan that is made once must know them.
         self._all = limit + left_out
         self._fetch = self._all + max(10, limit // 10)
-        rows = max(stored.bytes / _BYTES_PER_VECTOR, 1)
+        self._needed = self._fetch + seen
+        self._rows = rows = max(stored.bytes / _BYTES_PER_VECTOR, 1)
         # An exact search costs as many comparisons as files match, a walk as many steps as it takes to come upon
-        # enough of them; as measured, a step costs fifteen comparisons.
-        self._most = max(_FEW_MATCHES, math.isqrt(int(45 * (self._all + seen) * rows)))
-        # How many of all must be looked at, from the nearest on, so that enough of them match. At least `most` do, if
-        # the filter has nothing to do with the query. If it has, and they lie elsewhere, the walk comes back short:
-        # going on and on would accept whichever of them it meets first.
-        walk = self._fetch + seen
-        if conditions.sql:
-            walk = max(LEAST_EF_SEARCH_FILTERED // 3, math.ceil((self._all + seen) * rows / self._most))
-        self.ef_search = ef_search or min(max(LEAST_EF_SEARCH, 3 * walk), MOST_EF_SEARCH)
-        goes_on = not conditions.sql or 3 * walk > MOST_EF_SEARCH
+        # enough of them; as measured, a step costs four comparisons. Twice that many are still compared, which is
+        # sure to be right.
+        self._most = max(_FEW_MATCHES, math.isqrt(int(8 * self._needed * rows)))
+        # The least share of all files that match where a walk is chosen, and with it the longest walk.
+        self._least_share = min(self._most / rows, 1.0)
+        # So many must be looked at that enough of them match, if the filter has nothing to do with the query.
+        walk = math.ceil(self._needed / self._least_share) if conditions.sql else self._needed
+        kept = (6 if conditions.sql else 3) * self._needed
+        self.ef_search = ef_search or min(max(LEAST_EF_SEARCH, kept), MOST_EF_SEARCH)
         self._floor = -math.inf if floor is None else floor
         self._parameters = dict(conditions.parameters)
         if place is not None:
@@ -294,12 +298,12 @@ class _Plan:
         options = {
             **USUAL_OPTIONS,
             "hnsw.ef_search": str(int(self.ef_search)),
-            "hnsw.iterative_scan": "relaxed_order" if goes_on else "off",
-            "hnsw.max_scan_tuples": str(3 * walk if conditions.sql else max(_LEAST_WALK, 4 * walk)),
+            "hnsw.max_scan_tuples": str(min(max(_LEAST_WALK, _VISITS * walk), _MOST_WALK)),
             "enable_seqscan": "off",
             "enable_sort": "off",
-            # how many files match is not the same for every value; else one plan fits all
-            "plan_cache_mode": "force_custom_plan" if conditions.sql else "force_generic_plan",
+            # Ranges take the index on their key only if they are planned with it, and planning takes its time. What is
+            # equal has an index anyhow, and that it is rare is known before it is looked up.
+            "plan_cache_mode": "force_generic_plan" if conditions.equality else "force_custom_plan",
         }
         self._options = options.items() - database.session_options.items()
 
@@ -373,17 +377,25 @@ class _Plan:
         return f"select {each}", {}
 
     def _exactly(self) -> str:
-        conditions = self._conditions
-        match = f" and {conditions.sql}" if conditions.sql else ""
-        return self._statement(
-            conditions.tables,
-            f"""
+        everything = f"""
             select e.image_id, {self._defeated} as distance
               from {self._stored.vectors} e
-             where exists (select from lookalike.files f where f.image_id = e.image_id{match}){self._page}
+             where {{condition}}
+               and exists (select from lookalike.files f where f.image_id = e.image_id{{match}}){self._page}
              order by distance, e.image_id
              limit {self._all}
-            """,
+            """
+        if not self._conditions.sql:
+            return self._statement("", everything.format(condition="true", match=""), by_comparing_all="true")
+        # a look-up each is cheaper than a look at everything as long as it is for a third
+        most = max(self._most, min(math.ceil(self._rows / 3), _MOST_MATCHES))
+        return self._few_or(
+            most,
+            f"""
+            matching as materialized (
+                select f.image_id from lookalike.files f where {self._conditions.sql} limit {most + 1}
+            ), """,
+            everything.format(condition="not (select yes from few)", match=f" and {self._conditions.sql}"),
             by_comparing_all="true",
         )
 
@@ -401,29 +413,52 @@ class _Plan:
                 by_comparing_all="false",
             )
         match = self._conditions.sql
-        # `limit 1` keeps the planner from making a join of it, which has no order
+        # Ids are hashes, so that the files first by id are as good as drawn by lot. Those near to the query tell how
+        # many match elsewhere only if the filter has nothing to do with it: then enough of twice as many as it takes
+        # match, and a walk that goes on would accept whichever it meets first. `limit 1` keeps the planner from making
+        # a join of it, which has no order.
+        return self._few_or(
+            self._most,
+            f"""
+            sample as materialized (
+                select count(*) filter (where s.matches) as matched, avg((s.matches is true)::int)::float8 as share
+                  from (select ({match}) as matches from lookalike.files f order by f.image_id limit {_SAMPLE}) s
+            ), many as materialized (
+                select matched >= {_LEAST_SAMPLED} and share >= {self._least_share} as yes from sample
+            ), matching as materialized (
+                select f.image_id from lookalike.files f
+                 where not (select yes from many) and {match} limit {self._most + 1}
+            ), """,
+            f"""
+            select w.image_id, w.distance
+              from (select e.image_id, {self._defeated} as distance
+                      from {self._stored.vectors} e
+                     where not (select yes from few){self._page}
+                     order by {self._distance}
+                     limit (select ceil({2 * self._needed} / greatest(share, {self._least_share})) from sample)) w
+             where (select true from lookalike.files f where f.image_id = w.image_id and {match} limit 1)
+             limit {self._fetch}
+            """,
+            by_comparing_all="(select yes from few)",
+            not_few="(select yes from many)",
+        )
+
+    def _few_or(self, most: int, tables: str, others: str, *, by_comparing_all: str, not_few: str = "false") -> str:
+        """Compare what is `matching`, looked up by id, if that is no more than `most`; else do as `others` say."""
         return self._statement(
-            f"""{self._conditions.tables}
-            matching as materialized (
-                select f.image_id from lookalike.files f where {match} limit {self._most + 1}
-            ), few as materialized (
-                select count(*) <= {self._most} as yes from matching
+            f"""{self._conditions.tables}{tables}few as materialized (
+                select not {not_few} and count(*) <= {most} as yes from matching
             ), """,
             f"""
             (select e.image_id, {self._defeated} as distance
                from {self._stored.vectors} e
-              where (select yes from few) and e.image_id in (select image_id from matching){self._page}
+              where e.image_id = any (array(select image_id from matching where (select yes from few))){self._page}
               order by distance, e.image_id
               limit {self._all})
              union all
-            (select e.image_id, {self._defeated} as distance
-               from {self._stored.vectors} e
-              where not (select yes from few)
-                and (select true from lookalike.files f where f.image_id = e.image_id and {match} limit 1){self._page}
-              order by {self._distance}
-              limit {self._fetch})
+            ({others})
             """,
-            by_comparing_all="(select yes from few)",
+            by_comparing_all=by_comparing_all,
         )
 
     def _statement(self, tables: str, candidates: str, *, by_comparing_all: str) -> str:

@@ -1,0 +1,293 @@
+"""The same photos and the same queries, by libraries for the same job and by psycopg by hand."""
+
+from __future__ import annotations
+
+import random
+import statistics
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psycopg
+
+from benchmarks.bench import Bench, new_database
+from benchmarks.peers import CANDIDATES, CANDIDATES_BUILDING, MODULES, NEIGHBOURS, Given
+from benchmarks.peers.apart import Apart, PeerError
+from benchmarks.photos import recall
+from benchmarks.report import Bars, Chapter, Figure, Table, at_least
+from benchmarks.turns import Turns
+from lookalike.store.dsn import url_of
+from lookalike.store.embedded import EmbeddedServer
+
+AS_IT_COMES, OURS, BARE = "Lookalike", f"Lookalike, ef_search {CANDIDATES}", "psycopg"
+SAME_DATABASE = {OURS: AS_IT_COMES}
+"""Who asks what another has loaded."""
+
+ON_DEFAULT_SERVER = ("psycopg, default server", "psycopg, vector, default server")
+DEFAULTS = {
+    "shared_buffers": "128MB",
+    "effective_cache_size": "4GB",
+    "maintenance_work_mem": "64MB",
+    "work_mem": "4MB",
+    "max_worker_processes": "8",
+    "max_parallel_workers": "8",
+    "max_parallel_maintenance_workers": "2",
+    "max_parallel_workers_per_gather": "2",
+    "random_page_cost": "4",
+    "max_wal_size": "1GB",
+    "jit": "on",
+}
+"""What PostgreSQL comes with, instead of what the machine calls for."""
+
+IN_POSTGRES = ("vecs", "langchain-postgres", "llama-index")
+CLIENTS = (1, 2, 8)
+BURST = 10
+"""Queries by one library before it is the next one's turn: by the first of them, others have emptied the caches."""
+
+
+@dataclass
+class Measured:
+    """What was found of one library.
+
+    Attributes:
+        insert, build: seconds.
+        disk, memory: bytes; `memory` is the largest resident size of its process, without the server's.
+        seconds: of each query.
+        rates: queries a second by the number of clients.
+    """
+
+    insert: float = 0.0
+    build: float = 0.0
+    disk: int = 0
+    memory: int = 0
+    recall: float = 0.0
+    seconds: list[float] = field(default_factory=list)
+    rates: dict[int, list[float]] = field(default_factory=lambda: {clients: [] for clients in CLIENTS})
+
+    @property
+    def load(self) -> float:
+        """Seconds until everything can be searched for."""
+        return self.insert + self.build
+
+
+def run(bench: Bench) -> Chapter:
+    """Lookalike, psycopg by hand, and every library that is installed."""
+    absent: dict[str, str] = {}
+    versions: dict[str, str] = {}
+    measured: dict[str, Measured] = {}
+    running: dict[str, Apart] = {}
+    with ExitStack() as stack:
+        npz = bench.photos.npz()
+        tuned = _Workplace(bench, stack.enter_context(bench.server()), npz)
+        default = _Workplace(bench, stack.enter_context(bench.server(DEFAULTS)), npz)
+        # by hand at the beginning, in the middle and at the end, as a load is too long for turns
+        names = [BARE, *(name for name in MODULES if name != BARE)]
+        bare_loads: list[Measured] = []
+        for place, name in enumerate(names):
+            workplace = default if name in ON_DEFAULT_SERVER else tuned
+            try:
+                apart = stack.enter_context(workplace.process(name))
+                versions |= apart.versions
+                if name in SAME_DATABASE:
+                    loaded = measured[SAME_DATABASE[name]]
+                    measured[name] = Measured(loaded.insert, loaded.build, loaded.disk)
+                else:
+                    measured[name] = workplace.load(name, apart)
+                running[name] = apart
+            except PeerError as error:
+                if name in (BARE, AS_IT_COMES, OURS):
+                    raise
+                bench.say(f"{name}: {error}")
+                absent[name] = str(error)
+            if place in (len(names) // 2, len(names) - 1):
+                with tuned.process(BARE) as again:
+                    bare_loads.append(tuned.load(BARE, again))
+        bare = measured[BARE]
+        bare.insert = statistics.median([bare.insert, *(load.insert for load in bare_loads)])
+        bare.build = statistics.median([bare.build, *(load.build for load in bare_loads)])
+        _search(bench, running, measured, absent)
+    return _chapter(bench, measured, absent, versions)
+
+
+class _Workplace:
+    """Where libraries find the photos, a folder and a database."""
+
+    def __init__(self, bench: Bench, server: EmbeddedServer, npz: Path) -> None:
+        self._bench = bench
+        self._server = server
+        self._made = 0
+        self._npz = npz
+        self._empty = self._size(self._database("empty"))
+
+    @contextmanager
+    def process(self, name: str) -> Iterator[Apart]:
+        """A library with an empty folder, and an empty database unless it asks what the one before has loaded."""
+        if name not in SAME_DATABASE:
+            self._made += 1
+            self._dsn = self._database(f"peer_{self._made}")
+        given = Given(
+            str(self._bench.photos.path),
+            str(self._bench.photos.told_path),
+            str(self._npz),
+            tempfile.mkdtemp(prefix="peer-", dir=self._bench.folder),
+            url_of(self._dsn, secrets=True),
+        )
+        with Apart(name, given, self._bench.photos.queries_path) as apart:
+            yield apart
+
+    def load(self, name: str, apart: Apart) -> Measured:
+        """Have a library that was just opened take in everything."""
+        self._bench.say(f"{name} loads")
+        insert, build = apart.load()
+        disk = apart.disk()
+        if disk is None:
+            disk = self._size(self._dsn) - self._empty
+        return Measured(insert, build, disk)
+
+    def _database(self, name: str) -> str:
+        dsn = new_database(self._server, name)
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            connection.execute("create extension vector")
+        return dsn
+
+    def _size(self, dsn: str) -> int:
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            connection.execute("vacuum analyze")
+            connection.execute("checkpoint")
+            row = connection.execute("select pg_database_size(current_database())").fetchone()
+        assert row is not None
+        return int(row[0])
+
+
+def _search(bench: Bench, running: dict[str, Apart], measured: dict[str, Measured], absent: dict[str, str]) -> None:
+    """Ask all of them, in turns; whoever fails is left out from then on."""
+    photos = bench.photos
+    shuffled = random.Random(0)
+
+    @contextmanager
+    def tolerated(name: str) -> Iterator[None]:
+        try:
+            yield
+        except PeerError as error:
+            bench.say(f"{name}: {error}")
+            absent[name] = str(error)
+            del running[name], measured[name]
+
+    def everybody() -> list[tuple[str, Apart]]:
+        order = list(running.items())
+        shuffled.shuffle(order)
+        return order
+
+    for name, apart in everybody():
+        with tolerated(name):
+            judged = range(len(photos.nearest))
+            measured[name].recall = recall(apart.found(judged), photos.nearest)
+    bench.say("one at a time")
+    for first in range(0, photos.queries, BURST):
+        for name, apart in everybody():
+            with tolerated(name):
+                measured[name].seconds += apart.ask(range(first, min(first + BURST, photos.queries)))
+    for clients in CLIENTS:
+        bench.say(f"{clients} client{'s' * (clients > 1)}")
+        for _ in range(3):
+            for name, apart in everybody():
+                with tolerated(name):
+                    measured[name].rates[clients].append(apart.rate(clients, bench.seconds(1.0)))
+    for name, apart in everybody():
+        with tolerated(name):
+            measured[name].memory = apart.memory()
+
+
+def _chapter(
+    bench: Bench,
+    measured: Mapping[str, Measured],
+    absent: Mapping[str, str],
+    versions: Mapping[str, str],
+) -> Chapter:
+    times = Turns({name: one.seconds for name, one in measured.items()})
+    rates = {clients: Turns({name: one.rates[clients] for name, one in measured.items()}) for clients in CLIENTS}
+    bare = measured[BARE]
+    beside = {name: times.ratio(name, BARE) for name in measured}
+    rows = [
+        (
+            name,
+            beside[name],
+            times.p95(name) / times.p95(BARE),
+            *(rates[clients].ratio(name, BARE) for clients in CLIENTS),
+            one.load / bare.load,
+            one.disk / bare.disk,
+            one.recall,
+        )
+        for name, one in measured.items()
+    ]
+    absolute = [
+        (
+            name,
+            times.median(name) * 1e3,
+            times.p95(name) * 1e3,
+            *(rates[clients].median(name) for clients in CLIENTS),
+            one.insert,
+            one.build,
+            one.disk / (1 << 20),
+            one.memory / (1 << 20),
+        )
+        for name, one in measured.items()
+    ]
+    figures = []
+    for name in (*IN_POSTGRES, "chromadb"):
+        if name not in measured:
+            continue
+        least = 3 if name in IN_POSTGRES else 1.5
+        figures += [
+            Figure(f"p50 of {name}", times.ratio(name, OURS), asked=at_least(least), note="over ours, same ef_search"),
+            Figure(f"p50 of {name}", times.ratio(name, AS_IT_COMES), note="over ours as it comes"),
+        ]
+        if name in IN_POSTGRES:
+            ratio = measured[name].load / measured[OURS].load
+            figures.append(Figure(f"load by {name}", ratio, asked=at_least(3), note="over ours"))
+    each = ("QPS 1", "QPS 2", "QPS 8")
+    return Chapter(
+        title="Beside other libraries",
+        shows=(
+            f"{bench.count:,} photos with the same metadata, the ten nearest with metadata. Those in PostgreSQL share "
+            f"one server, tuned to the machine. HNSW has m = {NEIGHBOURS}, ef_construction = {CANDIDATES_BUILDING} and "
+            f"ef_search = {CANDIDATES} as pgvector has by default, as far as they can be chosen; Lookalike by itself "
+            "looks at 100 candidates. Each library has a process of its own; they are asked in turns, "
+            f"{BURST} queries at a time. psycopg by hand has one table of half vectors, loaded by binary COPY and then "
+            "CREATE INDEX, at the beginning, in the middle and at the end: the medians count."
+        ),
+        figures=figures,
+        tables=[
+            Table(
+                ("", "p50", "p95", *each, "load", "disk", "recall@10"),
+                rows,
+                "Over psycopg by hand with half vectors: times, load and disk less is better, QPS more",
+            ),
+            Table(
+                ("", "p50 ms", "p95 ms", *each, "insert s", "build s", "disk MiB", "client MiB"),
+                absolute,
+                "As measured",
+            ),
+        ],
+        charts=[
+            Bars("p50", "Time of a search, p50", "over psycopg by hand", beside, [AS_IT_COMES, OURS], logarithmic=True),
+            Bars(
+                "load",
+                "Time of a load with its index",
+                "over psycopg by hand",
+                {name: one.load / bare.load for name, one in measured.items() if name not in SAME_DATABASE},
+                [AS_IT_COMES],
+                logarithmic=True,
+            ),
+        ],
+        notes=[
+            "*vecs*, *langchain-postgres*, *llama-index* and *psycopg, vector* store single precision, the others in "
+            "PostgreSQL half precision. *faiss* and *hnswlib* keep vectors in memory and nothing else: no metadata, no "
+            "other process, nothing that survives a crash; *chromadb* and *lancedb* run inside the asking process. The "
+            "import of Lookalike also reads and checks a file.",
+            *(f"*{name}* was not measured: {why}" for name, why in absent.items()),
+        ],
+        versions=versions,
+    )

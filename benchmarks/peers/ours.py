@@ -1,0 +1,81 @@
+"""Lookalike itself, and what somebody writes by hand, beside the others."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from benchmarks.peers import CANDIDATES, Ask, Given, Peer
+from benchmarks.photos import MODEL, number_of
+from benchmarks.rival import Kind, Table
+from lookalike import Embedding, Lookalike, Model, Settings
+from lookalike.config import Secret
+from lookalike.reports import ImportReport
+from lookalike.store.database import Database
+
+
+class Ours(Peer):
+    """Lookalike: one call brings in the file and builds the index; a search looks at as many as it does by itself."""
+
+    ef_search: int | None = None
+
+    def __init__(self, given: Given) -> None:
+        super().__init__(given)
+        with Database(given.url) as database:
+            database.upgrade()
+        self._images = Lookalike.open(Settings(database_url=Secret(given.url)), announce=lambda _: None)
+        self._model = Model(MODEL)
+
+    def insert(self) -> None:
+        def note(report: ImportReport) -> None:
+            if report.building is not None and self.build_began is None:
+                self.build_began = time.perf_counter()
+
+        self._images.import_vectors(self.given.npz_path, progress=note)
+
+    def client(self) -> Ask:
+        def ask(query: Any) -> list[int]:
+            found = self._images.search(Embedding(self._model, query), ef_search=self.ef_search)
+            return [number_of(hit.uri) for hit in found]
+
+        return ask
+
+    def disk(self) -> None:
+        return None
+
+
+class OursWithAsMany(Ours):
+    """The same library, searched with as many candidates as the others."""
+
+    ef_search = CANDIDATES
+
+
+class ByHand(Peer):
+    """psycopg by hand, half vectors."""
+
+    kind: Kind = "halfvec"
+
+    def __init__(self, given: Given) -> None:
+        super().__init__(given)
+        self._table = Table(given.url, self.kind)
+
+    def insert(self) -> None:
+        self._table.insert(
+            (told["uri"], told, vector) for told, vector in zip(self.given.told, self.given.vectors, strict=True)
+        )
+
+    def build(self) -> None:
+        self._table.build()
+
+    def client(self) -> Ask:
+        rival = self._table.search(ef_search=CANDIDATES)
+        return lambda query: [row[0] for row in rival.search(query)]
+
+    def disk(self) -> None:
+        return None
+
+
+class ByHandVector(ByHand):
+    """The same with pgvector's ordinary vectors."""
+
+    kind = "vector"
