@@ -98,8 +98,7 @@ def test_the_state_of_an_index(library: Lookalike, pool: Database, vectors: Matr
     assert before.index_bytes > COUNT * 2048
     assert before.table_bytes > COUNT * 2048
     nearest(pool, rooms(pool), vectors[0], limit=10, exact=False)
-    with pool.transaction() as connection:
-        connection.execute("select pg_stat_force_next_flush()")
+    pool.together([("select pg_stat_force_next_flush()", {})])  # by the connection that searched
     assert library.index.status(MODEL)[0].scans == before.scans + 1
     with pytest.raises(ImageNotFound):
         library.index.status("elsewhere/unknown-1")
