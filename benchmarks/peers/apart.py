@@ -79,6 +79,10 @@ class Apart:
         found: int | None = self._do("disk")
         return found
 
+    def remark(self) -> str:
+        """What one must know to understand its times; mostly nothing."""
+        return str(self._do("remark"))
+
     def memory(self) -> int:
         """The largest resident size of the process so far, in bytes."""
         return int(self._do("memory"))
