@@ -38,8 +38,8 @@ def main() -> int:
                 traceback.print_exc()
                 failed.append(name)
                 continue
-            results.keep(name, found, seconds=time.monotonic() - began, facts=bench.facts())
             print(shown(found), flush=True)
+            results.keep(name, found, seconds=time.monotonic() - began, facts=bench.facts())
     if results.kept:
         print(f"Written: {', '.join(map(str, results.kept))}", file=sys.stderr)
     if failed:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Does an ingest of a huge table need more memory than one of a small table?
 
-    .venv/bin/python benchmarks/manifest_memory.py [ROWS]
+    .venv/bin/python -m benchmarks.manifest_memory [ROWS]
 
 The rows, by default a million, repeat 2,000 pictures that are known already. Prints the largest resident size and the
 time of a dry run and of a real one over 10,000 rows and over ROWS, and their ratio.
@@ -11,16 +11,14 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from benchmarks.memory import measured
 from lookalike import Lookalike, Settings
 from lookalike.config import Secret
 from lookalike.emulator import Emulator
@@ -89,18 +87,9 @@ def table(home: Path, suffix: str, rows: int) -> Path:
 
 def measure(source: Path, variables: dict[str, str], *options: str) -> tuple[float, float]:
     """Largest resident size in MiB, and seconds, of an ingest in a process of its own."""
-    began = time.monotonic()
-    command = [sys.executable, "-m", "lookalike", "ingest", str(source), "--json", *options]
-    with subprocess.Popen(command, env={**os.environ, **variables}, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        document = json.loads(process.stdout.read())
-        # of this child alone, unlike RUSAGE_CHILDREN
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0, document
-    assert document["unchanged"] == document["found"]
-    # macOS counts bytes, the others kibibytes
-    return usage.ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10), time.monotonic() - began
+    done = measured("ingest", source, *options, environment=variables)
+    assert done.document["unchanged"] == done.document["found"]
+    return done.memory / (1 << 20), done.seconds
 
 
 if __name__ == "__main__":

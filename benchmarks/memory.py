@@ -111,9 +111,10 @@ class Watch:
                 now = time.perf_counter()
                 held = _held_together(postmaster)
                 self.memory = max(self.memory, held)
-                if connection.execute(
-                    "select from pg_stat_progress_create_index where datname = current_database()"
-                ).fetchone():
+                (building,) = connection.execute(
+                    "select count(*) from pg_stat_progress_create_index where datname = current_database()"
+                ).fetchone() or (0,)
+                if building:
                     self.build_seconds += now - before
                     self.build_memory = max(self.build_memory, held)
                 before = now

@@ -38,6 +38,12 @@ class Figure:
     asked: Asked | None = None
     note: str = ""
 
+    def __str__(self) -> str:
+        shown = number(self.value)
+        if self.asked is not None and shown == number(self.asked.bound) and not self.asked.met_by(self.value):
+            shown = f"{self.value:.4g}"  # else it seems to be met
+        return f"{shown} {self.unit}".strip()
+
 
 @dataclass(frozen=True)
 class Table:

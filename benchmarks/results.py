@@ -40,7 +40,7 @@ class Results:
             charts[chart.title] = f"{self._count}-{name}-{chart.name}.svg"
             self._write(self._folder / charts[chart.title], drawn(chart))
         figures = [
-            {**asdict(figure), "asked": str(figure.asked) if figure.asked else None, "met": _met(figure)}
+            {**asdict(figure), "asked": _asked(figure.asked) or None, "met": _met(figure), "shown": str(figure)}
             for figure in found.figures
         ]
         self._chapters[name] = {
@@ -80,7 +80,7 @@ class Results:
                     (
                         name,
                         figure["name"],
-                        f"{number(figure['value'])} {figure['unit']}",
+                        figure["shown"],
                         figure["asked"],
                         figure["met"],
                     )
@@ -106,10 +106,7 @@ def shown(found: Chapter, charts: Mapping[str, str] | None = None) -> str:
     """A chapter as Markdown, with its charts by title where their files are given."""
     parts = [f"## {found.title}", found.shows]
     if found.figures:
-        rows = [
-            (figure.name, f"{number(figure.value)} {figure.unit}", _asked(figure.asked), _met(figure), figure.note)
-            for figure in found.figures
-        ]
+        rows = [(figure.name, str(figure), _asked(figure.asked), _met(figure), figure.note) for figure in found.figures]
         parts.append(_table(Table(("figure", "measured", "asked", "", ""), rows)))
     parts += [_table(table) for table in found.tables]
     parts += [f"![{title}]({file})" for title, file in (charts or {}).items()]

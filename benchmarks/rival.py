@@ -74,12 +74,19 @@ class Rival:
 
     def search(self, query: npt.NDArray[np.float32], **bound: Any) -> list[tuple[Any, ...]]:
         """The rows nearest to `query`, float32 ``(1024,)``."""
-        vector = HalfVector(query.astype(np.float16)) if self._kind == "halfvec" else Vector(query)
-        return self.ask(query=vector, **bound)
+        return self.ask(query=self._vector(query), **bound)
 
     def ask(self, **bound: Any) -> list[tuple[Any, ...]]:
         """The rows that the statement gives for these values."""
         return self.connection.execute(self._statement, bound, binary=True).fetchall()
+
+    def plan(self, query: npt.NDArray[np.float32]) -> str:
+        """How PostgreSQL would look for `query`."""
+        rows = self.connection.execute(b"explain " + self._statement, {"query": self._vector(query)}).fetchall()
+        return "\n".join(row[0] for row in rows)
+
+    def _vector(self, query: npt.NDArray[np.float32]) -> HalfVector | Vector:
+        return HalfVector(query.astype(np.float16)) if self._kind == "halfvec" else Vector(query)
 
     def close(self) -> None:
         """Close the connection."""

@@ -22,6 +22,7 @@ from lookalike.store.dsn import url_of
 from lookalike.store.embedded import EmbeddedServer
 
 AS_IT_COMES, OURS, BARE = "Lookalike", f"Lookalike, ef_search {CANDIDATES}", "psycopg"
+INDISPENSABLE = (AS_IT_COMES, OURS, BARE)
 SAME_DATABASE = {OURS: AS_IT_COMES}
 """Who asks what another has loaded."""
 
@@ -53,6 +54,7 @@ class Measured:
 
     Attributes:
         insert, build: seconds.
+        remark: what one must know to understand its times; mostly nothing.
         disk, memory: bytes; `memory` is the largest resident size of its process, without the server's.
         seconds: of each query.
         rates: queries a second by the number of clients.
@@ -63,6 +65,7 @@ class Measured:
     disk: int = 0
     memory: int = 0
     recall: float = 0.0
+    remark: str = ""
     seconds: list[float] = field(default_factory=list)
     rates: dict[int, list[float]] = field(default_factory=lambda: {clients: [] for clients in CLIENTS})
 
@@ -81,13 +84,14 @@ def run(bench: Bench) -> Chapter:
     with ExitStack() as stack:
         npz = bench.photos.npz()
         tuned = _Workplace(bench, stack.enter_context(bench.server()), npz)
-        default = _Workplace(bench, stack.enter_context(bench.server(DEFAULTS)), npz)
         # by hand at the beginning, in the middle and at the end, as a load is too long for turns
         names = [BARE, *(name for name in MODULES if name != BARE)]
         bare_loads: list[Measured] = []
         for place, name in enumerate(names):
-            workplace = default if name in ON_DEFAULT_SERVER else tuned
             try:
+                workplace = tuned
+                if name in ON_DEFAULT_SERVER:  # one for each, as its cache is small
+                    workplace = _Workplace(bench, stack.enter_context(bench.server(DEFAULTS)), npz)
                 apart = stack.enter_context(workplace.process(name))
                 versions |= apart.versions
                 if name in SAME_DATABASE:
@@ -97,7 +101,7 @@ def run(bench: Bench) -> Chapter:
                     measured[name] = workplace.load(name, apart)
                 running[name] = apart
             except PeerError as error:
-                if name in (BARE, AS_IT_COMES, OURS):
+                if name in INDISPENSABLE:
                     raise
                 bench.say(f"{name}: {error}")
                 absent[name] = str(error)
@@ -117,22 +121,25 @@ class _Workplace:
     def __init__(self, bench: Bench, server: EmbeddedServer, npz: Path) -> None:
         self._bench = bench
         self._server = server
-        self._made = 0
         self._npz = npz
+        self._made = 0
+        self._databases: dict[str, str] = {}
         self._empty = self._size(self._database("empty"))
 
     @contextmanager
     def process(self, name: str) -> Iterator[Apart]:
-        """A library with an empty folder, and an empty database unless it asks what the one before has loaded."""
-        if name not in SAME_DATABASE:
+        """A library with an empty folder, and an empty database unless it asks what another has loaded."""
+        if name in SAME_DATABASE:
+            self._databases[name] = self._databases[SAME_DATABASE[name]]
+        else:
             self._made += 1
-            self._dsn = self._database(f"peer_{self._made}")
+            self._databases[name] = self._database(f"peer_{self._made}")
         given = Given(
             str(self._bench.photos.path),
             str(self._bench.photos.told_path),
             str(self._npz),
             tempfile.mkdtemp(prefix="peer-", dir=self._bench.folder),
-            url_of(self._dsn, secrets=True),
+            url_of(self._databases[name], secrets=True),
         )
         with Apart(name, given, self._bench.photos.queries_path) as apart:
             yield apart
@@ -143,7 +150,7 @@ class _Workplace:
         insert, build = apart.load()
         disk = apart.disk()
         if disk is None:
-            disk = self._size(self._dsn) - self._empty
+            disk = self._size(self._databases[name]) - self._empty
         return Measured(insert, build, disk)
 
     def _database(self, name: str) -> str:
@@ -171,6 +178,8 @@ def _search(bench: Bench, running: dict[str, Apart], measured: dict[str, Measure
         try:
             yield
         except PeerError as error:
+            if name in INDISPENSABLE:
+                raise
             bench.say(f"{name}: {error}")
             absent[name] = str(error)
             del running[name], measured[name]
@@ -198,6 +207,7 @@ def _search(bench: Bench, running: dict[str, Apart], measured: dict[str, Measure
     for name, apart in everybody():
         with tolerated(name):
             measured[name].memory = apart.memory()
+            measured[name].remark = apart.remark()
 
 
 def _chapter(
@@ -287,6 +297,7 @@ def _chapter(
             "PostgreSQL half precision. *faiss* and *hnswlib* keep vectors in memory and nothing else: no metadata, no "
             "other process, nothing that survives a crash; *chromadb* and *lancedb* run inside the asking process. The "
             "import of Lookalike also reads and checks a file.",
+            *(f"*{name}*: {one.remark}" for name, one in measured.items() if one.remark),
             *(f"*{name}* was not measured: {why}" for name, why in absent.items()),
         ],
         versions=versions,

@@ -28,7 +28,7 @@ OURS, THEIRS = "Lookalike", "by hand"
 CLIENTS = (1, 2, 8)
 TOGETHER = 100
 FEW = 40
-"""pgvector's own ``ef_search``, which finds less in half the time."""
+"""pgvector's own ``ef_search``, which finds a little less in a shorter time."""
 
 
 def run(bench: Bench) -> Chapter:

@@ -105,6 +105,10 @@ class Peer(ABC):
     def client(self) -> Ask:
         """Something to be asked, by one thread at a time, for the numbers of the ten nearest, with their metadata."""
 
+    def remark(self) -> str:
+        """What one must know to understand its times, in a sentence; by default nothing."""
+        return ""
+
     def disk(self) -> int | None:
         """Bytes on disk; None where they are the database's."""
         return sum(path.stat().st_size for path in Path(self.given.folder).rglob("*") if path.is_file())

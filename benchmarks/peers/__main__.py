@@ -64,6 +64,10 @@ class Process:
         """Bytes on disk; None where they are the database's."""
         return self._peer.disk()
 
+    def remark(self) -> str:
+        """What one must know to understand its times; mostly nothing."""
+        return self._peer.remark()
+
     def memory(self) -> int:
         """The largest resident size so far, in bytes."""
         status = Path("/proc/self/status")

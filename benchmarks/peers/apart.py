@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +19,8 @@ PEERS_PYTHON = REPOSITORY / ".venv-peers" / "bin" / "python"
 """The others have a virtual environment of their own, since they pin versions that we cannot live with."""
 
 _SECONDS_TO_END = 10
+_PATIENCE = 1800.0
+"""Seconds until an answer must be there: whoever hangs must not keep the others waiting for ever."""
 
 
 class PeerError(Exception):
@@ -76,6 +79,10 @@ class Apart:
         found: int | None = self._do("disk")
         return found
 
+    def remark(self) -> str:
+        """What one must know to understand its times; mostly nothing."""
+        return str(self._do("remark"))
+
     def memory(self) -> int:
         """The largest resident size of the process so far, in bytes."""
         return int(self._do("memory"))
@@ -103,12 +110,16 @@ class Apart:
     def _told(self, request: dict[str, Any]) -> Any:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
+        patience = threading.Timer(_PATIENCE, self._process.kill)
+        patience.start()
         try:
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
             line = self._process.stdout.readline()
         except BrokenPipeError:
             line = ""
+        finally:
+            patience.cancel()
         if not line:
             raise PeerError(f"its process ended ({self._process.wait(_SECONDS_TO_END)})")
         document = json.loads(line)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import numpy as np
+
 from benchmarks.peers import CANDIDATES, Ask, Given, Peer
 from benchmarks.photos import MODEL, number_of
 from benchmarks.rival import Kind, Table
@@ -70,6 +72,11 @@ class ByHand(Peer):
     def client(self) -> Ask:
         rival = self._table.search(ef_search=CANDIDATES)
         return lambda query: [row[0] for row in rival.search(query)]
+
+    def remark(self) -> str:
+        with self._table.search(ef_search=CANDIDATES) as rival:
+            plan = rival.plan(self.given.vectors[0].astype(np.float32))
+        return "" if "Index Scan" in plan else "The planner compares every vector here and leaves the index alone."
 
     def disk(self) -> None:
         return None

@@ -66,7 +66,8 @@ def test_results_of_other_chapters_and_sizes_stay(tmp_path: Path) -> None:
         Bars("bars", "Some bars & more", "ms", {"a": 1.0, "b": 20.0}, ["a"], logarithmic=True),
         Lines("lines", "Some lines", "rows", "ms", {"one": [(10, 1.0), (1000, 2.0)], "other": [(10, 1.1)]}),
     ]
-    met = Figure("a figure", 1.2, asked=at_most(1.25))
+    met = Figure("a figure", 1.25, asked=at_most(1.25))
+    assert [str(figure) for figure in (met, Figure("", 1.254, asked=at_most(1.25)))] == ["1.25 ×", "1.254 ×"]
     missed = Figure("another", 0.5, asked=at_least(0.9), note="over by hand")
     Results(tmp_path, 500).keep("search", Chapter("First", "", [met]), seconds=1, facts={"cores": "2"})
     Results(tmp_path, 500).keep("peers", Chapter("Second", "", [missed], charts=charts), seconds=1, facts={})
