@@ -43,7 +43,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 IN_CI = bool(os.environ.get("LOOKALIKE_CI"))
 TEMPLATE = "lookalike_template"
 
-_OURS = ("LOOKALIKE_", "VISION_", "DATABASE_URL", "PG", "AZURE_", "IDENTITY_", "MSI_")
+_OURS = ("LOOKALIKE_", "VISION_", "DASHSCOPE_", "DATABASE_URL", "PG", "AZURE_", "IDENTITY_", "MSI_")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
