@@ -55,6 +55,13 @@ _DEPLOYED = "Cohere-embed-v3-english"
 """What stands behind the serverless endpoint, where a call names no model."""
 
 _FAULTS: Mapping[str, tuple[int, str, str]] = {
+    "azure-inference:unknown-field": (400, "invalid_parameter", "Extra inputs are not permitted: truncate."),
+    "azure-inference:encoding_format": (
+        422,
+        "parameter_not_supported",
+        "One of the parameters contain invalid values.",
+    ),
+    "azure-inference:input_type": (422, "parameter_not_supported", "One of the parameters contain invalid values."),
     "azure-inference:content_filter": (400, "content_filter", "The input was filtered by the content policy."),
     "azure-inference:subdomain": (
         *(400, "BadRequest"),
@@ -67,7 +74,7 @@ _FAULTS: Mapping[str, tuple[int, str, str]] = {
     "azure-inference:502": (502, "BadGateway", "Bad gateway."),
     "azure-inference:504": (504, "GatewayTimeout", "The gateway timed out."),
 }
-"""What the service says that no input of a client brings about."""
+"""What the service says that no input brings about, or none that a careful client sends."""
 
 
 class AzureInference:
@@ -121,8 +128,9 @@ class AzureInference:
     def meet(self, fault: str) -> Answer:
         """What it answers to a call that meets one of its `faults`."""
         status, code, message = _FAULTS[fault]
-        if code == "content_filter":
-            return _flat(status, code, message)
+        if code in ("content_filter", "invalid_parameter", "parameter_not_supported"):
+            named = fault.partition(":")[2]
+            return _flat(status, code, message, {"loc": ["body", named], "input": ""} if status == 422 else None)
         return _nested(status, code, message)
 
     def answer(self, operation: str, request: Request, fault: str | None) -> Answer:

@@ -50,6 +50,12 @@ _GATEWAY_ERRORS = {
 _FAULTS: Mapping[str, tuple[int, str, str]] = {
     "azure-vision:region": (400, "InvalidRequest", "This operation is not enabled in this region."),
     "azure-vision:feature": (400, "InvalidRequest", "The feature is not supported in this region."),
+    "azure-vision:content-type": (400, "InvalidRequest", "The provided image content type '' is not supported."),
+    "azure-vision:bytes": (
+        *(400, "InvalidRequest"),
+        f"The image size is not allowed to be zero or larger than {MAX_BYTES} bytes.",
+    ),
+    "azure-vision:words": (400, "InvalidRequest", f"The text must have 1 to {MAX_WORDS} words."),
     "azure-vision:NotSupportedImage": (400, "NotSupportedImage", "The image is not supported."),
     "azure-vision:subdomain": (
         *(400, "BadRequest"),
@@ -72,7 +78,7 @@ _FAULTS: Mapping[str, tuple[int, str, str]] = {
     "azure-vision:504": (504, "GatewayTimeout", "The gateway timed out."),
     "azure-vision:no-vector": (200, "", ""),
 }
-"""What the service says that no input of a client brings about."""
+"""What the service says that no input brings about, or none that a careful client sends."""
 
 
 class AzureVision:

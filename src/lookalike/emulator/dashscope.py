@@ -102,6 +102,10 @@ _QUOTA = "Throttling.AllocationQuota"
 _FAULTS: Mapping[str, tuple[int, str, str]] = {
     f"dashscope:{kind}": said
     for kind, said in {
+        "InvalidParameter": (400, "InvalidParameter", "The parameter dimension is not supported by the model."),
+        "EmptyInput": (400, "BadRequest.EmptyInput", 'Required parameter "input" missing from request.'),
+        "EmptyParameters": (400, "BadRequest.EmptyParameters", 'Required parameter "parameters" missing from request.'),
+        "EmptyModel": (400, "BadRequest.EmptyModel", 'Required parameter "model" missing from request.'),
         "UnsupportedOperation": (400, "UnsupportedOperation", "The operation is unsupported on the referee object."),
         "DataInspectionFailed": (400, "DataInspectionFailed", "Input data may contain inappropriate content."),
         "FaqRuleBlocked": (400, "FaqRuleBlocked", "Input or output data is blocked by faq rule."),
@@ -115,6 +119,7 @@ _FAULTS: Mapping[str, tuple[int, str, str]] = {
         "FreeTierOnly": (403, "AllocationQuota.FreeTierOnly", "The free tier of the model has been exhausted."),
         "WorkSpaceNotFound": (404, "WorkSpaceNotFound", "WorkSpace can not be found."),
         "RequestTimeOut": (408, "RequestTimeOut", "Request timed out, please try again later."),
+        "TooLarge": (413, "BadRequest.TooLarge", "Payload too large."),
         "InputDownloadFailed": (415, "InputDownloadFailed", "Failed to download the input file."),
         "Throttling": (429, "Throttling", "Requests throttling triggered."),
         "LimitRequests": (429, "LimitRequests", "You exceeded your current requests list."),
@@ -137,7 +142,8 @@ _FAULTS: Mapping[str, tuple[int, str, str]] = {
         "200-Arrearage": (200, "Arrearage", "Access denied, please make sure your account is in good standing."),
     }.items()
 }
-"""What the service says that no input of a client brings about. Some errors come with status 200."""
+"""What the service says that no input brings about, or none that a careful client sends. Some errors come with status
+200."""
 
 
 class DashScope:
