@@ -41,7 +41,7 @@ _WHERE = (
 )
 _MINUTE = 60.0
 _SIMPLE = frozenset({"image/jpeg", "image/png", "image/bmp"})
-_ENTRY = re.compile(r"[^\W\d_]+|\d+|\s+|.", re.DOTALL)
+_PIECE = re.compile(r"[A-Za-z]+|\d+|\s+|.", re.DOTALL)
 
 _log = logging.getLogger("lookalike.embedders")
 
@@ -325,13 +325,14 @@ def known_dimensions(model: Model) -> int:
 
 
 def _beginning(text: str, tokens: int) -> str:
-    """As much of a text as surely has no more tokens: one for each letter of scripts without spaces, and for what is no
-    letter; one for three letters of any other word."""
+    """As much of a text as surely has no more tokens: one for three letters of a word in ASCII, one for anything else."""
     left = tokens
-    for match in _ENTRY.finditer(text):
-        word = match[0]
-        if not word.isspace():
-            left -= -(-len(word) // 3) if word.isascii() else len(word)
-        if left < 0:
-            return text[: match.start()].rstrip() or text[:tokens]
+    for match in _PIECE.finditer(text):
+        piece = match[0]
+        if piece.isspace():
+            continue
+        needed = -(-len(piece) // 3)
+        if needed > left:
+            return text[: match.start() + 3 * left].rstrip()
+        left -= needed
     return text
