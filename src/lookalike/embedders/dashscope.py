@@ -325,7 +325,7 @@ def known_dimensions(model: Model) -> int:
 
 
 def _beginning(text: str, tokens: int) -> str:
-    """As much of a text as surely has no more tokens: one for three letters of a word in ASCII, one for anything else."""
+    """As much of a text as surely has no more tokens: one for three letters of an ASCII word, one for anything else."""
     left = tokens
     for match in _PIECE.finditer(text):
         piece = match[0]
