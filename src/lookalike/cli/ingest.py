@@ -29,7 +29,9 @@ from lookalike.reports import IngestPlan, IngestReport
 
 RateOption = Annotated[
     float | None,
-    typer.Option(min=0.001, metavar="N", help="Calls a second, for all processes together; by default VISION_RATE."),
+    typer.Option(
+        min=0.001, metavar="N", help="Calls a second, for all processes together; by default as set, e.g. VISION_RATE."
+    ),
 ]
 ConcurrencyOption = Annotated[
     int | None, typer.Option(min=1, max=256, metavar="N", help="Calls under way at once; by default what fits.")
