@@ -142,6 +142,27 @@ def test_an_error_that_says_msg_is_understood(serve: Serve, opened: Opened) -> N
     assert "Not this one." in str(error)
 
 
+@pytest.mark.parametrize(
+    ("status", "message", "code", "calls"),
+    [
+        (400, "The image is damaged.", "refused-input", 1),
+        (400, "Failed to download the thing.", "url-not-accessible", 1),
+        (400, "Something else.", "refused", 1),
+        (500, "An image was lost inside.", "service-unavailable", 8),
+    ],
+)
+@pytest.mark.usefixtures("no_waiting")
+def test_internal_errors_are_told_apart_by_status_and_words(
+    serve: Serve, opened: Opened, status: int, message: str, code: str, calls: int
+) -> None:
+    server = serve(Reply(status, {"code": "InternalError.Algo", "message": message}))
+    (error,) = opened(server.url).embed_images([GOOD])
+    assert isinstance(error, ItemError)
+    assert error.code == code
+    assert len(server.calls) >= calls
+    assert (len(server.calls) == 1) == (calls == 1)
+
+
 def test_unknown_refusals_fail_their_input_until_there_are_ten_alike(serve: Serve, opened: Opened) -> None:
     for status in (400, 200):
         server = serve(Reply(status, {"code": "Unheard", "message": "Of."}))

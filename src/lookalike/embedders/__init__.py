@@ -76,7 +76,11 @@ class Embedder(Protocol):
         """Give back connections."""
 
 
-_ENGLISH_ONLY = frozenset({"azure-vision/2022-04-11"})
+_ENGLISH_ONLY = {
+    "azure-vision/2022-04-11": "azure-vision/2023-04-15 reads 102 languages.",
+    "azure-inference/Cohere-embed-v3-english": "azure-inference/Cohere-embed-v3-multilingual reads others, too.",
+}
+"""Models that read no other language, and what does."""
 
 
 def doubt_about(model: str, text: str) -> str | None:
@@ -86,7 +90,7 @@ def doubt_about(model: str, text: str) -> str | None:
     ):
         return (
             f"{model} reads English only, and {text!r} is written in another script: what it finds may have nothing "
-            "to do with it. azure-vision/2023-04-15 reads 102 languages."
+            f"to do with it. {_ENGLISH_ONLY[model]}"
         )
     return None
 

@@ -202,7 +202,7 @@ class AzureVision(RemoteEmbedder):
 
     def _classify(self, status: int, codes: tuple[str, ...], message: str, _: Mapping[str, str]) -> Verdict | None:
         role = _ROLE if self._tokens is not None else None
-        return azure_verdict(_REFUSALS, status, codes, message, f"{_NAME} at {self._endpoint}", role)
+        return azure_verdict(_REFUSALS, status, codes, message, service=_NAME, endpoint=self._endpoint, role=role)
 
 
 def _check_model(model: Model) -> None:

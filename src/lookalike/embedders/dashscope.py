@@ -141,9 +141,7 @@ _REFUSALS: tuple[tuple[str, str, str | type[ServiceError], str], ...] = (
 """What refusals mean, whatever the status that they come with: code, what is found in the message, and an item's code
 or the error that stops the run."""
 
-_PASSING = re.compile(
-    r"InternalError(?!\.Algo\.?\w*Param).*|SystemError|ModelServiceFailed|ModelUnavailable|RequestTimeOut"
-)
+_PASSING = re.compile(r"InternalError(\..*)?|SystemError|ModelServiceFailed|ModelUnavailable|RequestTimeOut")
 _THROTTLED = re.compile(r"Throttling(\..*)?|LimitRequests")
 
 
@@ -278,14 +276,14 @@ class DashScope(RemoteEmbedder):
         if code == "insufficient_quota":  # the tokens of a minute, or all there are: it does not say which
             spent = CredentialsRefused(f"{said} has no quota left. It says: {message}")
             return Retry("rate-limited", f"it answered {code}: {message}", True, _MINUTE, otherwise=spent)
+        if (status in (200, 408) or status >= 500) and _PASSING.fullmatch(code):
+            return Retry("service-unavailable", f"it answered {status} {code}: {message}")
         for pattern, words, kind, meaning in _REFUSALS:
             if not re.fullmatch(pattern, code, re.IGNORECASE) or not re.search(words, message, re.IGNORECASE):
                 continue
             if isinstance(kind, str):
                 return ItemError(kind, f"{_NAME} {meaning}: {message}", retryable=kind == NOT_ACCESSIBLE)
             return kind(f"{said} {meaning}. It says: {message}")
-        if status != 429 and _PASSING.fullmatch(code):
-            return Retry("service-unavailable", f"it answered {status} {code}: {message}")
         if _THROTTLED.fullmatch(code):
             return Retry("rate-limited", f"it answered {status} {code}: {message}", throttled=True)
         if status in (401, 403):

@@ -234,16 +234,24 @@ def checked_endpoint(text: str, variable: str, example: str, operations: str) ->
 
 
 def azure_verdict(
-    refusals: Refusals, status: int, codes: tuple[str, ...], message: str, service: str, role: str | None
+    refusals: Refusals,
+    status: int,
+    codes: tuple[str, ...],
+    message: str,
+    *,
+    service: str,
+    endpoint: str,
+    role: str | None,
 ) -> Verdict | None:
     """What a refusal of a service of Azure means by a table, None where that does not say.
 
     Args:
-        service: its name and where it is, for messages.
+        service, endpoint: for messages.
         role: what the identity needs, where it is one that calls.
     """
+    there = f"{service} at {endpoint}"
     if status == 401 and role is not None:
-        return TokenRefused(f"{service} refuses our token (401): {role}.")
+        return TokenRefused(f"{there} refuses our token (401): {role}.")
     said = f"{message} {' '.join(codes)}"
     for refused_with, pattern, kind, meaning in refusals:
         if status != refused_with or not re.search(pattern, said, re.IGNORECASE):
@@ -253,7 +261,7 @@ def azure_verdict(
         its_words = "" if status == 401 else f". It says: {message}"
         if status == 403 and role is not None:
             its_words += f" ({role})"
-        return kind(f"{service} {meaning}{its_words}")
+        return kind(f"{there} {meaning}{its_words}")
     return None
 
 
