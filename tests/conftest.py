@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -32,6 +33,7 @@ from psycopg.types.json import Jsonb
 
 from lookalike import Lookalike, Model, Settings
 from lookalike.config import Secret
+from lookalike.embedders import http
 from lookalike.emulator import Emulator
 from lookalike.store import schema
 from lookalike.store.database import Database
@@ -43,7 +45,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 IN_CI = bool(os.environ.get("LOOKALIKE_CI"))
 TEMPLATE = "lookalike_template"
 
-_OURS = ("LOOKALIKE_", "VISION_", "DATABASE_URL", "PG", "AZURE_", "IDENTITY_", "MSI_")
+_OURS = ("LOOKALIKE_", "VISION_", "DASHSCOPE_", "DATABASE_URL", "PG", "AZURE_", "IDENTITY_", "MSI_")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -57,6 +59,28 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(_OURS) and name != "LOOKALIKE_CI":
             monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Embedders' waits take no time; they are remembered."""
+    waits, passed = list[float](), [0.0]
+
+    def sleep(seconds: float, stop: threading.Event | None) -> None:
+        assert stop is None
+        if seconds > 0:
+            waits.append(seconds)
+            passed[0] += seconds + 1e-6
+
+    monkeypatch.setattr(http, "_now", lambda: time.monotonic() + passed[0])
+    monkeypatch.setattr(http, "_sleep", sleep)
+    return waits
+
+
+@pytest.fixture
+def own_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Services' turns of one's own, for ports are used again."""
+    monkeypatch.setattr(http, "_buckets", {})
 
 
 @pytest.fixture(scope="session")
@@ -288,6 +312,12 @@ def settings_for(dsn: str, emulator: Emulator | None = None, model: str | None =
         vision_endpoint=emulator.url if emulator else None,
         vision_key=Secret("emulator") if emulator else None,
         vision_rate=5000.0,
+        azure_inference_endpoint=f"{emulator.url}models" if emulator else None,
+        azure_inference_credential=Secret("emulator") if emulator else None,
+        azure_inference_rate=5000.0,
+        dashscope_api_key=Secret("emulator") if emulator else None,
+        dashscope_endpoint=f"{emulator.url}api/v1" if emulator else "http://localhost",
+        dashscope_rate=5000.0,
         allow_hosts=("127.0.0.1",),
     )
 

@@ -17,7 +17,7 @@ from typing import Literal
 from dotenv import dotenv_values
 
 from lookalike.errors import ConfigurationError
-from lookalike.types import Model, Price
+from lookalike.types import DIMENSIONS, Model, Price
 
 DEFAULT_MODEL = "azure-vision/2023-04-15"
 """The model of a command that names none, in a database that has none yet."""
@@ -25,7 +25,24 @@ DEFAULT_MODEL = "azure-vision/2023-04-15"
 AZURE_VISION_RATE = 10.0
 """Calls a second that Azure grants a paid resource (S1); the free tier F0 grants 20 a minute."""
 
-PRICES = {"azure-vision": Price(0.10), "local": Price(0.0)}
+AZURE_INFERENCE_RATE = 10.0
+"""Calls a second, as Microsoft names no limit: a service that allows fewer says so, and is waited for."""
+
+DASHSCOPE_ENDPOINT = "https://dashscope.aliyuncs.com/api/v1"
+"""In Beijing, where all models are."""
+
+PRICES = {
+    "azure-vision": Price(0.10),
+    "azure-inference/Cohere-embed-v3-english": Price(0.0001, "USD", "tokens"),
+    "azure-inference/Cohere-embed-v3-multilingual": Price(0.0001, "USD", "tokens"),
+    "dashscope/multimodal-embedding-v1": Price(0.0009, "CNY", "tokens"),
+    "dashscope/qwen2.5-vl-embedding": Price(0.0018, "CNY", "tokens"),
+    "dashscope/qwen3-vl-embedding": Price(0.0018, "CNY", "tokens"),
+    "dashscope/tongyi-embedding-vision-plus-2026-03-06": Price(0.0005, "CNY", "tokens"),
+    "dashscope/tongyi-embedding-vision-flash-2026-03-06": Price(0.00015, "CNY", "tokens"),
+    "dashscope/tongyi-embedding-vision-flash": Price(0.00015, "CNY", "tokens"),
+    "local": Price(0.0),
+}
 """What is assumed where ``LOOKALIKE_PRICES`` says nothing. Providers change their prices, and grant discounts."""
 
 _TIERS = {"F0": 20 / 60, "S0": AZURE_VISION_RATE, "S1": AZURE_VISION_RATE}
@@ -34,6 +51,9 @@ _TIERS = {"F0": 20 / 60, "S0": AZURE_VISION_RATE, "S1": AZURE_VISION_RATE}
 _PRICE = re.compile(
     r"(?P<model>[^=\s]+)\s*=\s*(?P<amount>\d+(\.\d+)?)\s*(?P<currency>[^\d\s/]*)\s*(/\s*(?P<unit>calls|tokens))?"
 )
+
+_REGION = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.IGNORECASE)
+_WORKSPACE = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}", re.IGNORECASE)
 
 _LIBPQ_SERVER = ("PGHOST", "PGHOSTADDR", "PGSERVICE", "PGDATABASE")
 
@@ -85,6 +105,17 @@ class Settings:
         vision_endpoint: base URL of the Azure AI Vision resource.
         vision_key: its key.
         vision_rate: calls a second that its tier grants.
+        azure_inference_endpoint: base URL of a server of Azure AI Model Inference's routes.
+        azure_inference_credential: its key.
+        azure_inference_rate: calls a second that it grants.
+        azure_inference_batch: pictures in one call, for models that take several.
+        azure_inference_deployment: what the server calls the model, where that is not the model's version.
+        azure_inference_dimensions: numbers that a server's own model always gives, and is not asked for.
+        dashscope_api_key: a key of DashScope.
+        dashscope_endpoint: base URL, of the region that the key belongs to.
+        dashscope_account: a name for whom the keys belong to; keys of one account share its rate.
+        dashscope_rate: calls a second, None for what the service grants the model.
+        dashscope_batch: pictures in one call, None for as many as the model takes.
         prices: what services ask, by provider or by model.
         allow_hosts: hosts (names, addresses, or either with ``:port``) inside our network that URLs may lead to.
         azure_storage: ``connection_string``, ``account_name``, ``account_key`` and ``sas_token``, those that are set.
@@ -99,6 +130,17 @@ class Settings:
     vision_endpoint: str | None = None
     vision_key: Secret | None = None
     vision_rate: float = AZURE_VISION_RATE
+    azure_inference_endpoint: str | None = None
+    azure_inference_credential: Secret | None = None
+    azure_inference_rate: float = AZURE_INFERENCE_RATE
+    azure_inference_batch: int = 1
+    azure_inference_deployment: str | None = None
+    azure_inference_dimensions: int | None = None
+    dashscope_api_key: Secret | None = None
+    dashscope_endpoint: str = DASHSCOPE_ENDPOINT
+    dashscope_account: str = "default"
+    dashscope_rate: float | None = None
+    dashscope_batch: int | None = None
     prices: Mapping[str, Price] = field(default_factory=lambda: PRICES)
     allow_hosts: tuple[str, ...] = ()
     azure_storage: Mapping[str, Secret] = field(default_factory=dict)
@@ -122,7 +164,18 @@ class Settings:
             model=given.get("LOOKALIKE_MODEL"),
             vision_endpoint=given.get("VISION_ENDPOINT"),
             vision_key=_secret(given, "VISION_KEY", "VISION_KEY_FILE"),
-            vision_rate=_rate(given),
+            vision_rate=_vision_rate(given),
+            azure_inference_endpoint=given.get("AZURE_INFERENCE_ENDPOINT"),
+            azure_inference_credential=_secret(given, "AZURE_INFERENCE_CREDENTIAL", "AZURE_INFERENCE_CREDENTIAL_FILE"),
+            azure_inference_rate=_rate(given, "AZURE_INFERENCE_RATE") or AZURE_INFERENCE_RATE,
+            azure_inference_batch=_count(given, "AZURE_INFERENCE_BATCH", 96, "pictures in one call") or 1,
+            azure_inference_deployment=given.get("AZURE_INFERENCE_DEPLOYMENT", "").strip() or None,
+            azure_inference_dimensions=_count(given, "AZURE_INFERENCE_DIMENSIONS", DIMENSIONS, "numbers in a vector"),
+            dashscope_api_key=_secret(given, "DASHSCOPE_API_KEY", "DASHSCOPE_API_KEY_FILE"),
+            dashscope_endpoint=_dashscope_endpoint(given),
+            dashscope_account=given.get("DASHSCOPE_ACCOUNT", "default").strip(),
+            dashscope_rate=_rate(given, "DASHSCOPE_RATE"),
+            dashscope_batch=_count(given, "DASHSCOPE_BATCH", 64, "pictures in one call"),
             prices=_prices(given),
             allow_hosts=tuple(
                 host.strip() for host in given.get("LOOKALIKE_ALLOW_HOSTS", "").split(",") if host.strip()
@@ -134,7 +187,8 @@ class Settings:
 
     def price_of(self, model: Model) -> Price | None:
         """What the model's provider asks, None where nobody has said."""
-        return self.prices.get(model.name) or self.prices.get(model.provider)
+        names = (model.name, f"{model.provider}/{model.version}", model.provider)
+        return next((self.prices[name] for name in names if name in self.prices), None)
 
 
 def read_environment(dotenv: Path | None = None) -> dict[str, str]:
@@ -215,15 +269,54 @@ def _prices(given: Mapping[str, str]) -> Mapping[str, Price]:
     return prices
 
 
-def _rate(given: Mapping[str, str]) -> float:
+def _vision_rate(given: Mapping[str, str]) -> float:
     tier = given.get("VISION_TIER", "S1").upper()
     if tier not in _TIERS:
         raise ConfigurationError(f"VISION_TIER is {tier!r}; it can be {', '.join(_TIERS)}. VISION_RATE fits any other.")
-    text = given.get("VISION_RATE", str(_TIERS[tier]))
+    return _rate(given, "VISION_RATE") or _TIERS[tier]
+
+
+def _rate(given: Mapping[str, str], name: str) -> float | None:
+    if name not in given:
+        return None
     try:
-        rate = float(text)
+        rate = float(given[name])
     except ValueError:
         rate = 0.0
     if not 0 < rate < 1e6:
-        raise ConfigurationError(f"VISION_RATE is {text!r}; it is a number of calls a second, for example 10.")
+        raise ConfigurationError(f"{name} is {given[name]!r}; it is a number of calls a second, for example 10.")
     return rate
+
+
+def _count(given: Mapping[str, str], name: str, most: int, what: str) -> int | None:
+    if name not in given:
+        return None
+    text = given[name].strip()
+    if not re.fullmatch("[0-9]{1,6}", text) or not 1 <= int(text) <= most:
+        raise ConfigurationError(f"{name} is {text!r}; it is a number of {what}, 1 to {most:,}.")
+    return int(text)
+
+
+def _dashscope_endpoint(given: Mapping[str, str]) -> str:
+    """The base URL, as the service's own client finds it."""
+    if "DASHSCOPE_HTTP_BASE_URL" in given:
+        return given["DASHSCOPE_HTTP_BASE_URL"].strip()
+    region, workspace = given.get("DASHSCOPE_API_REGION", "cn-beijing").strip(), given.get("DASHSCOPE_WORKSPACE_ID", "")
+    if not _REGION.fullmatch(region):
+        raise ConfigurationError(
+            f"DASHSCOPE_API_REGION is {region!r}; it reads cn-beijing, ap-southeast-1 (Singapore), us-east-1 …"
+        )
+    if region == "cn-beijing":
+        return DASHSCOPE_ENDPOINT
+    if workspace:
+        if not _WORKSPACE.fullmatch(workspace.strip()):
+            raise ConfigurationError(
+                "DASHSCOPE_WORKSPACE_ID holds characters that no workspace has; copy it once more."
+            )
+        return f"https://{workspace.strip()}.{region}.maas.aliyuncs.com/api/v1"
+    if region == "ap-southeast-1":
+        return "https://dashscope-intl.aliyuncs.com/api/v1"
+    raise ConfigurationError(
+        f"DASHSCOPE_API_REGION is {region}, where each workspace has a host of its own: set DASHSCOPE_WORKSPACE_ID, "
+        "which the Model Studio console shows, or DASHSCOPE_HTTP_BASE_URL."
+    )

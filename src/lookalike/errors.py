@@ -24,6 +24,7 @@ The message is one that a person can act on; whatever a program may want hangs o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -32,9 +33,11 @@ class LookalikeError(Exception):
 
     Attributes:
         report: the ``IngestReport`` of what was done before an ingest stopped; None outside an ingest.
+        answered: where an embedder was given several inputs, what came of each before; None where nothing did.
     """
 
     report: Any = None
+    answered: Sequence[Any] = ()
 
 
 class ConfigurationError(LookalikeError):

@@ -118,7 +118,7 @@ class Lookalike:
             uri_column: the column of paths or URLs, where its name does not tell.
             key_column: the column with the owner's own ids. Every other column becomes metadata.
             model: name of the model, for example ``azure-vision/2023-04-15``.
-            rate: calls a second, by default ``VISION_RATE``; shared with other processes that use this database.
+            rate: calls a second, by default that of the settings; shared with other processes that use this database.
             concurrency: calls under way at once, by default what the rate needs.
             retry_failed: try files again that failed for good and have not changed since.
             code: the same, for failures of this code only.

@@ -23,7 +23,7 @@ class IngestPlan:
         unreadable: files that would fail now.
         unsupported: files that are no pictures.
         adapted: new pictures that would be turned, converted or shrunk before they are sent.
-        calls: what would be billed.
+        calls: what would be billed, at least.
         rate: calls a second.
         seconds: what that takes at least.
         price: what the calls would cost, None where no price is set or it goes by tokens.

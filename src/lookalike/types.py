@@ -97,14 +97,24 @@ class Embedding:
 
 @dataclass(frozen=True, slots=True)
 class ImageInput:
-    """One picture to embed: its bytes, or a URL that the service itself can fetch. Exactly one of the two."""
+    """One picture to embed: its bytes, or a URL that the service itself can fetch. Exactly one of the two.
+
+    Attributes:
+        media_type: of what lies at the URL, where that matters: ``video/…`` makes it a video.
+    """
 
     data: bytes | None = None
     url: str | None = None
+    media_type: str | None = None
 
     def __post_init__(self) -> None:
         if (self.data is None) == (self.url is None):
             raise ValueError("an ImageInput holds either data or url")
+
+    @property
+    def is_video(self) -> bool:
+        """Whether it is a video, which only some services take, and only by its URL."""
+        return (self.media_type or "").startswith("video/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +150,9 @@ class Limits:
         max_side: longest side that is accepted, in pixels.
         media_types: what may be sent as it is.
         max_words: longest text, in words; None where the model has no such limit.
+        max_pixels: width times height that is accepted; None where the model has no such limit.
+        urls: whether the service fetches pictures by their URLs.
+        max_video_bytes: largest video, in bytes, that the service fetches by its URL; 0 where it takes none.
     """
 
     max_bytes: int
@@ -147,6 +160,9 @@ class Limits:
     max_side: int
     media_types: frozenset[str]
     max_words: int | None = None
+    max_pixels: int | None = None
+    urls: bool = True
+    max_video_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Protocol
-from urllib.parse import parse_qs, urlsplit
+from typing import Protocol
 
 import numpy as np
 import pytest
@@ -38,142 +35,15 @@ from lookalike.errors import (
     ServiceError,
 )
 from lookalike.types import Embedding, ImageInput, Model, Usage
+from tests.integration.scripted import Reply, Scripted
+
+pytestmark = pytest.mark.usefixtures("own_pace")
 
 KEY = "0123456789abcdef0123456789ABCDEF"
 NEWER, OLDER = "azure-vision/2023-04-15", "azure-vision/2022-04-11"
 PICTURE = ImageInput(data=b"the bytes of a picture")
 IMAGE_PATH = "/computervision/retrieval:vectorizeImage"
 TEXT_PATH = "/computervision/retrieval:vectorizeText"
-
-
-# -- a server that answers from a script --------------------------------------------------------------------------
-
-
-@dataclass
-class Reply:
-    """What to answer: `body` as JSON unless it is bytes. Or what to do instead."""
-
-    status: int = 200
-    body: object = None
-    headers: dict[str, str] = field(default_factory=dict)
-    instead: str | None = None
-
-
-@dataclass
-class Call:
-    """What arrived."""
-
-    target: str
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def path(self) -> str:
-        return urlsplit(self.target).path
-
-    @property
-    def query(self) -> dict[str, list[str]]:
-        return parse_qs(urlsplit(self.target).query)
-
-
-class Scripted(ThreadingHTTPServer):
-    """Answers calls from a script, whose last line is repeated for ever, and remembers them."""
-
-    daemon_threads = True
-    block_on_close = False
-
-    def __init__(self, *script: Reply, tls: ssl.SSLContext | None = None) -> None:
-        super().__init__(("127.0.0.1", 0), _Connection)
-        self.script, self.calls, self.connections = list(script), list[Call](), 0
-        self.release = threading.Event()
-        self._tls = tls
-        self._open = set[Any]()
-        self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01})
-        self._thread.start()
-
-    @property
-    def url(self) -> str:
-        return f"http{'s' if self._tls else ''}://127.0.0.1:{self.server_port}"
-
-    def next_reply(self) -> Reply:
-        return self.script.pop(0) if len(self.script) > 1 else self.script[0]
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        self.connections += 1
-        super().process_request(request, client_address)
-
-    def finish_request(self, request: Any, client_address: Any) -> None:
-        if self._tls is not None:
-            try:
-                request = self._tls.wrap_socket(request, server_side=True)
-            except OSError:  # the client does not trust us
-                return
-        self._open.add(request)
-        try:
-            super().finish_request(request, client_address)
-        finally:
-            self._open.discard(request)
-            request.close()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """The client may go away when it likes."""
-
-    def stop(self) -> None:
-        self.release.set()
-        self.shutdown()
-        self._thread.join()
-        for connection in list(self._open):
-            connection.close()
-        self.server_close()
-
-
-class _Connection(BaseHTTPRequestHandler):
-    server: Scripted
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.server.calls.append(Call(self.requestline.split()[1], dict(self.headers), body))
-        reply = self.server.next_reply()
-        match reply.instead:
-            case "reset":
-                self.close_connection = True
-                return
-            case "hang":
-                self.server.release.wait(10)
-                self.close_connection = True
-                return
-            case "break off":
-                self._send(reply, cut=10)
-                self.close_connection = True
-                return
-            case "break off chunks":
-                self.wfile.write(
-                    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
-                )
-                self.wfile.write(b"40\r\n{")
-                self.close_connection = True
-                return
-        self._send(reply)
-
-    def do_GET(self) -> None:
-        self.do_POST()
-
-    def do_CONNECT(self) -> None:
-        self.do_POST()
-
-    def _send(self, reply: Reply, cut: int = 0) -> None:
-        content = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
-        self.send_response(reply.status)
-        for name, value in {"Content-Type": "application/json; charset=utf-8", **reply.headers}.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content[: len(content) - cut])
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Nothing."""
 
 
 def good(version: str = "2023-04-15", *, first: float = 0.5, length: int = 1024) -> Reply:
@@ -190,20 +60,6 @@ def refused(status: int, code: str, message: str, inner: str | None = None, **he
 
 
 GOOD = good()
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[..., Scripted]]:
-    """Starts servers that answer from a script."""
-    started: list[Scripted] = []
-
-    def serve(*script: Reply, tls: ssl.SSLContext | None = None) -> Scripted:
-        started.append(Scripted(*script, tls=tls))
-        return started[-1]
-
-    yield serve
-    for server in started:
-        server.stop()
 
 
 class Open(Protocol):
@@ -244,29 +100,12 @@ def opened() -> Iterator[Open]:
         embedder.close()
 
 
-@pytest.fixture
-def no_waiting(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Waits take no time; they are remembered."""
-    waits, passed = list[float](), [0.0]
-
-    def sleep(seconds: float, stop: threading.Event | None) -> None:
-        assert stop is None
-        if seconds > 0:
-            waits.append(seconds)
-            passed[0] += seconds + 1e-6
-
-    monkeypatch.setattr(http, "_now", lambda: time.monotonic() + passed[0])
-    monkeypatch.setattr(http, "_sleep", sleep)
-    return waits
-
-
 @pytest.fixture(autouse=True)
 def _surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No proxy, no certificates of whoever runs the tests; and buckets of one's own, for ports are used again."""
+    """No proxy, no certificates of whoever runs the tests."""
     for name in list(os.environ):
         if name.lower().endswith("_proxy") or name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
             monkeypatch.delenv(name)
-    monkeypatch.setattr(http, "_buckets", {})
 
 
 Serve = Callable[..., Scripted]

@@ -225,7 +225,7 @@ def test_model_may_be_named_for_every_vector(tmp_path: Path) -> None:
         ({"sha256": np.array(["not", "hex"])}, "hex digests"),
         ({"model": np.array([MODEL, "azure-vision/2023-04-15"])}, "names 2"),
         ({"model": np.array([MODEL, None], dtype=object)}, "cannot be read"),
-        ({"model": np.array("dashscope/multimodal-embedding-v1")}, "does not serve"),
+        ({"model": np.array("dashscope/multimodal-embedding-v2")}, "does not serve"),
     ],
 )
 def test_recordings_that_cannot_be_used(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

@@ -630,7 +630,12 @@ def test_what_cannot_pass_stops_the_run_at_once(
         ({"code": "A", "msg": "m"}, ("A",), "m"),
         ({"error": "m"}, ("418",), "m"),
         ({"error": {"code": 429, "message": None}}, ("429",), "Reason"),
-        ({"detail": {"loc": ["body", "dimensions"], "input": "1024"}, "code": "A", "message": "m"}, ("A",), "m"),
+        (
+            {"detail": {"loc": ["body", "dimensions"], "input": "1024"}, "code": "A", "message": "m"},
+            ("A",),
+            "body.dimensions: m",
+        ),
+        ({"detail": [{"loc": ["body", "input", 0], "msg": "m"}]}, ("418",), "body.input.0: m"),
         ({"detail": [{"message": "m"}]}, ("418",), "m"),
         (b"<html>", ("418",), "Reason"),
         (b"", ("418",), "Reason"),

@@ -29,7 +29,9 @@ from lookalike.reports import IngestPlan, IngestReport
 
 RateOption = Annotated[
     float | None,
-    typer.Option(min=0.001, metavar="N", help="Calls a second, for all processes together; by default VISION_RATE."),
+    typer.Option(
+        min=0.001, metavar="N", help="Calls a second, for all processes together; by default as set, e.g. VISION_RATE."
+    ),
 ]
 ConcurrencyOption = Annotated[
     int | None, typer.Option(min=1, max=256, metavar="N", help="Calls under way at once; by default what fits.")
@@ -266,7 +268,7 @@ def _show_plan(plan: IngestPlan, as_json: bool) -> None:
         ("unsupported", f"{plan.unsupported:,}"),
         ("calls", f"{plan.calls:,}"),
         ("time", f"{timedelta(seconds=round(plan.seconds))} at {plan.rate:g}/s" if plan.rate else "as fast as it goes"),
-        ("price", _money(plan.price, plan.currency) if plan.price is not None else "not set; see LOOKALIKE_PRICES"),
+        ("price", _price(plan)),
         ("rows", rows),
         ("disk", f"about {plan.disk_bytes / 1e6:,.1f} MB"),
     ]
@@ -279,6 +281,12 @@ def _show_plan(plan: IngestPlan, as_json: bool) -> None:
             sys.stdout.write(f"  {short_place(uri)}\n")
         if plan.prune_files > len(plan.prune_examples):
             out.print(f"  … and {plan.prune_files - len(plan.prune_examples):,} more")
+
+
+def _price(plan: IngestPlan) -> str:
+    if plan.price is not None:
+        return _money(plan.price, plan.currency)
+    return "goes by tokens, which only the service counts" if plan.currency else "not set; see LOOKALIKE_PRICES"
 
 
 def _money(amount: float | None, currency: str | None) -> str:

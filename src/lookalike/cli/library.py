@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from lookalike.cli.ingest import backfill
 from lookalike.cli.output import JsonOption, open_library, out, printable, settings, short_place, write_json
 from lookalike.config import DEFAULT_MODEL, Settings
 from lookalike.embedders import open_embedder
+from lookalike.embedders.terms import INTERACTIVE
 from lookalike.errors import LookalikeError
 from lookalike.store.diagnosis import Finding, diagnose
 from lookalike.types import ModelStatus
@@ -120,17 +122,18 @@ def doctor(as_json: JsonOption = False) -> None:
 
 
 def _service(given: Settings) -> list[Finding]:
-    """Whether the model's embedder can be opened; the service itself is not called, as that might be billed."""
+    """Whether the model's embedder can be opened; the service is asked nothing that might be billed."""
     try:
         with open_library() as images:
             name = images.model_name()
     except LookalikeError:
         name = given.model or DEFAULT_MODEL
     try:
-        open_embedder(name, given).close()
+        with contextlib.closing(open_embedder(name, given, patience=INTERACTIVE)) as embedder:
+            told = embedder.inquire()
     except LookalikeError as error:
         return [Finding("warn", "service", f"{name} cannot embed anything new yet.", str(error))]
-    return [Finding("ok", "service", f"{name} has the settings that it needs (it was not called).")]
+    return [Finding("ok", "service", f"{name} has the settings that it needs ({told or 'it was not called'}).")]
 
 
 def _table(found: Sequence[ModelStatus], *columns: str) -> Table:

@@ -90,11 +90,12 @@ def emulator(
         typer.Option(
             metavar="KIND=SHARE",
             help="Answer a share of the calls wrongly, e.g. 429=0.2. Kinds: 429, 500, 503, timeout, reset, "
-            "truncated-json, html, wrong-model, wrong-length, nan, zero. Repeatable.",
+            "truncated-json, html, wrong-model, wrong-length, nan, zero, and what only one service says, "
+            "e.g. dashscope:Arrearage=0.1. Repeatable.",
         ),
     ] = None,
 ) -> None:
-    """Stand in for Azure AI Vision on this machine, so that everything works without an account.
+    """Stand in for the embedding services on this machine, so that everything works without an account.
 
     The key that it accepts is: emulator
     """
@@ -112,4 +113,9 @@ def emulator(
         signal.signal(number, handler)
     service.start()
     say(f"Azure AI Vision, emulated: VISION_ENDPOINT={service.url} VISION_KEY=emulator")
+    say(
+        "Azure AI Model Inference, emulated: "
+        f"AZURE_INFERENCE_ENDPOINT={service.url}models AZURE_INFERENCE_CREDENTIAL=emulator"
+    )
+    say(f"DashScope, emulated: DASHSCOPE_HTTP_BASE_URL={service.url}api/v1 DASHSCOPE_API_KEY=emulator")
     service.serve()

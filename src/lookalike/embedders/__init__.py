@@ -13,12 +13,9 @@ from typing import Protocol
 from lookalike.config import Settings
 from lookalike.embedders.terms import BATCH, Budget, Ledger, Patience
 from lookalike.errors import ConfigurationError, ItemError
-from lookalike.types import Embedding, ImageInput, Limits, Model, Usage
+from lookalike.types import DIMENSIONS, Embedding, ImageInput, Limits, Model, Usage
 
-__all__ = ["PROVIDERS", "Budget", "Embedder", "doubt_about", "open_embedder"]
-
-PROVIDERS = ("azure-vision", "local")
-"""Those whose models can be called from here; all of them give 1024 numbers."""
+__all__ = ["Budget", "Embedder", "dimensions_of", "doubt_about", "open_embedder"]
 
 
 class Embedder(Protocol):
@@ -37,6 +34,10 @@ class Embedder(Protocol):
         """How many calls are worth having under way at once."""
 
     @property
+    def pictures_per_call(self) -> int:
+        """How many pictures are worth giving to `embed_images` at once: as many as one call may hold."""
+
+    @property
     def rate(self) -> float | None:
         """Calls a second that are allowed, None where nothing limits them."""
 
@@ -51,8 +52,10 @@ class Embedder(Protocol):
     def embed_images(self, images: Sequence[ImageInput]) -> list[Embedding | ItemError]:
         """Embed pictures: as many answers as pictures, in their order, each an embedding or the reason why not.
 
+        A video is given as an `ImageInput` with its URL and media type, to models whose limits take any.
+
         Raises:
-            ServiceError: nothing more can be done with this service.
+            ServiceError: nothing more can be done with this service; its `answered` says what came before.
         """
 
     def embed_texts(self, texts: Sequence[str]) -> list[Embedding | ItemError]:
@@ -62,11 +65,22 @@ class Embedder(Protocol):
             ServiceError: nothing more can be done with this service.
         """
 
+    def inquire(self) -> str | None:
+        """What the service says of itself, in a sentence, where asking costs nothing; None where it cannot be asked.
+
+        Raises:
+            ServiceError: it refuses us, or serves another model.
+        """
+
     def close(self) -> None:
         """Give back connections."""
 
 
-_ENGLISH_ONLY = frozenset({"azure-vision/2022-04-11"})
+_ENGLISH_ONLY = {
+    "azure-vision/2022-04-11": "azure-vision/2023-04-15 reads 102 languages.",
+    "azure-inference/Cohere-embed-v3-english": "azure-inference/Cohere-embed-v3-multilingual reads others, too.",
+}
+"""Models that read no other language, and what does."""
 
 
 def doubt_about(model: str, text: str) -> str | None:
@@ -76,9 +90,30 @@ def doubt_about(model: str, text: str) -> str | None:
     ):
         return (
             f"{model} reads English only, and {text!r} is written in another script: what it finds may have nothing "
-            "to do with it. azure-vision/2023-04-15 reads 102 languages."
+            f"to do with it. {_ENGLISH_ONLY[model]}"
         )
     return None
+
+
+def dimensions_of(model: Model) -> int | None:
+    """How many numbers the vectors of a model have; None where that is not known here.
+
+    Raises:
+        ConfigurationError: the provider has no such model, or its vectors cannot be stored.
+    """
+    match model.provider:
+        case "azure-vision" | "local":
+            return DIMENSIONS
+        case "azure-inference":
+            from lookalike.embedders.azure_inference import known_dimensions
+
+            return known_dimensions(model)
+        case "dashscope":
+            from lookalike.embedders.dashscope import known_dimensions
+
+            return known_dimensions(model)
+        case _:
+            return None
 
 
 def open_embedder(
@@ -109,6 +144,16 @@ def open_embedder(
             from lookalike.embedders.azure_vision import AzureVision
 
             return AzureVision(model, settings, patience=patience, rate=rate, stop=stop, ledger=ledger, budget=budget)
+        case "azure-inference":
+            from lookalike.embedders.azure_inference import AzureInference
+
+            return AzureInference(
+                model, settings, patience=patience, rate=rate, stop=stop, ledger=ledger, budget=budget
+            )
+        case "dashscope":
+            from lookalike.embedders.dashscope import DashScope
+
+            return DashScope(model, settings, patience=patience, rate=rate, stop=stop, ledger=ledger, budget=budget)
         case "local":
             from lookalike.embedders.local import LocalDescriptor
 
@@ -116,5 +161,6 @@ def open_embedder(
         case provider:
             raise ConfigurationError(
                 f"{name}: there is no provider {provider!r}. The providers are azure-vision "
-                "(azure-vision/2023-04-15, azure-vision/2022-04-11) and local (local/classic-1)."
+                "(azure-vision/2023-04-15, azure-vision/2022-04-11), azure-inference (azure-inference/embed-v-4-0 …), "
+                "dashscope (dashscope/qwen3-vl-embedding …) and local (local/classic-1)."
             )

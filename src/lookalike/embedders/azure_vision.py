@@ -5,23 +5,32 @@ https://learn.microsoft.com/azure/ai-services/computer-vision/how-to/image-retri
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import ipaddress
 import json
-import math
-import re
 import threading
 from collections.abc import Mapping, Sequence
 from datetime import date
-from urllib.parse import urlsplit
 
 from lookalike.config import Settings
-from lookalike.embedders.http import CONNECTIONS, Client, Verdict, read_embeddings
+from lookalike.embedders.http import Client, Verdict, read_embeddings
+from lookalike.embedders.remote import (
+    IDENTITY,
+    NOT_ACCESSIBLE,
+    SCOPE,
+    Refusals,
+    RemoteEmbedder,
+    azure_verdict,
+    checked_endpoint,
+    checked_key,
+    checked_picture,
+    checked_rate,
+    signed_in,
+    with_token,
+)
 from lookalike.embedders.terms import Budget, Ledger, Patience
 from lookalike.errors import ConfigurationError, ContractBroken, CredentialsRefused, ItemError, ServiceError
 from lookalike.identity import Tokens
-from lookalike.types import DIMENSIONS, Embedding, ImageInput, Limits, Model, Usage
+from lookalike.types import DIMENSIONS, Embedding, ImageInput, Limits, Model
 
 _MAX_WORDS = 70
 
@@ -47,19 +56,16 @@ _REGIONS = (
     "East US, West US, West US 2, France Central, North Europe, West Europe, Sweden Central, Switzerland North, "
     "Australia East, Southeast Asia, Korea Central, Japan East"
 )
-_SCOPE = "https://cognitiveservices.azure.com/.default"
-_IDENTITY = "\0identity"  # stands for it where keys tell credentials from each other
 _ROLE = "the identity of this machine needs the role Cognitive Services User; or set VISION_KEY or VISION_KEY_FILE"
-_NOT_ACCESSIBLE = "url-not-accessible"
 _UNFIT = "does not take what Lookalike sends"
-_REFUSALS: tuple[tuple[int, str, str | type[ServiceError], str], ...] = (
+_REFUSALS: Refusals = (
     (400, "InvalidImageFormat", "unsupported-format", "cannot read the picture"),
     (400, "NotSupportedImage", "refused-content", "refuses the picture for what it shows"),
     (400, "custom subdomain", CredentialsRefused, "does not take this kind of credential"),
     (400, "in this region", ServiceError, f"has no multimodal embeddings; these regions do: {_REGIONS}"),
     (400, "content type", ContractBroken, _UNFIT),
     (400, "model.?version", ContractBroken, "does not have this version of the model"),
-    (400, r"\burl\b", _NOT_ACCESSIBLE, "cannot fetch the picture"),
+    (400, r"\burl\b", NOT_ACCESSIBLE, "cannot fetch the picture"),
     (400, "image size .* bytes", "wrong-byte-size", "does not take a picture of so many bytes"),
     (400, "InvalidImageSize|image dimension", "wrong-dimensions", "does not take a picture of so many pixels"),
     (400, r"\b(text|words?)\b", "refused-text", "does not take the text"),
@@ -74,15 +80,11 @@ _REFUSALS: tuple[tuple[int, str, str | type[ServiceError], str], ...] = (
     (410, "", ContractBroken, f"has given up api-version {_API_VERSION}: update Lookalike"),
     (415, "", ContractBroken, _UNFIT),
 )
-"""What Azure's refusals mean: status, what is found in codes or message, and an item's code or the error that stops the
-run. The rest means what it usually means. Messages are not stable, so they only count where codes say too little."""
+"""What Azure's refusals mean. The rest means what it usually means. Messages are not stable, so they only count where
+codes say too little."""
 
 
-class _TokenRefused(CredentialsRefused):
-    """The service refused the token of an identity."""
-
-
-class AzureVision:
+class AzureVision(RemoteEmbedder):
     """Embeds pictures and texts with Azure AI Vision, one input per call. Safe to use from several threads."""
 
     def __init__(
@@ -111,54 +113,27 @@ class AzureVision:
             ConfigurationError: a setting is missing or malformed, or the model cannot exist.
         """
         _check_model(model)
-        self._model = model
         key = _key(settings)
-        self._endpoint = _endpoint(settings)
-        self._rate = settings.vision_rate if rate is None else rate
-        if not 0 < self._rate < math.inf:
-            raise ConfigurationError(f"The rate is {self._rate:g}; it is a number of calls a second above 0.")
+        self._endpoint = checked_endpoint(
+            settings.vision_endpoint or "",
+            "VISION_ENDPOINT",
+            "It reads https://RESOURCE.cognitiveservices.azure.com",
+            "/computervision",
+        )
+        rate = checked_rate(settings.vision_rate if rate is None else rate)
         self._key, self._tokens = key, None if key else _tokens()
-        self._client = Client(
+        client = Client(
             _NAME,
             self._endpoint,
-            key or _IDENTITY,
+            key or IDENTITY,
             self._classify,
-            rate=self._rate,
+            rate=rate,
             patience=patience,
             stop=stop,
             ledger=ledger,
             budget=budget,
         )
-
-    @property
-    def model(self) -> Model:
-        """The vector space of everything this embedder gives."""
-        return self._model
-
-    @property
-    def limits(self) -> Limits:
-        """What the service accepts."""
-        return LIMITS
-
-    @property
-    def concurrency(self) -> int:
-        """Calls worth having under way at once: enough for the rate if each of them takes a second."""
-        return min(CONNECTIONS, max(4, math.ceil(self._rate)))
-
-    @property
-    def rate(self) -> float:
-        """Calls a second that are allowed."""
-        return self._rate
-
-    @property
-    def usage(self) -> Usage:
-        """What has been spent through this embedder so far."""
-        return self._client.usage
-
-    @property
-    def notice(self) -> str | None:
-        """None: there is nothing that everybody would have to know."""
-        return None
+        super().__init__(model, LIMITS, client, rate=rate)
 
     def embed_images(self, images: Sequence[ImageInput]) -> list[Embedding | ItemError]:
         """Embed pictures, one call after the other.
@@ -184,20 +159,17 @@ class AzureVision:
 
     def close(self) -> None:
         """Give back connections."""
-        self._client.close()
+        super().close()
         if self._tokens is not None:
             self._tokens.close()
 
     def _embed_image(self, image: ImageInput) -> Embedding | ItemError:
+        if image.is_video:
+            return ItemError("video-not-supported", f"{_NAME} takes no videos.")
         if image.data is None:
             return self._call("vectorizeImage", "application/json", json.dumps({"url": image.url}).encode())
-        if not image.data:
-            return ItemError("empty-file", "The picture has no bytes.")
-        if len(image.data) > LIMITS.max_bytes:
-            return ItemError(
-                "too-many-bytes", f"The picture has {len(image.data):,} bytes; {LIMITS.max_bytes:,} are the most."
-            )
-        return self._call("vectorizeImage", "application/octet-stream", image.data)
+        fault = checked_picture(image.data, LIMITS)
+        return fault or self._call("vectorizeImage", "application/octet-stream", image.data)
 
     def _embed_text(self, text: str) -> Embedding | ItemError:
         words = len(text.split())
@@ -218,38 +190,19 @@ class AzureVision:
         if self._tokens is None:
             answer = post(headers={"Ocp-Apim-Subscription-Key": self._key or "", "Content-Type": content_type})
         else:
-            token = self._token(self._tokens)
-            try:
-                answer = post(headers={"Authorization": f"Bearer {token}", "Content-Type": content_type})
-            except _TokenRefused:  # it may have been taken back, or expired while we waited for a turn
-                self._tokens.forget(token)
-                token = self._token(self._tokens)
-                answer = post(headers={"Authorization": f"Bearer {token}", "Content-Type": content_type})
+            answer = with_token(
+                self._tokens,
+                self._client,
+                lambda token: post(headers={"Authorization": f"Bearer {token}", "Content-Type": content_type}),
+            )
         if isinstance(answer, ItemError):
             return answer
         version, vector = answer.document.get("modelVersion"), answer.document.get("vector")
         return read_embeddings(self._model, answer, version=version, rows=[(0, vector)], count=1)[0]
 
-    def _token(self, tokens: Tokens) -> str:
-        token = tokens.get()
-        self._client.hide(token)
-        return token
-
     def _classify(self, status: int, codes: tuple[str, ...], message: str, _: Mapping[str, str]) -> Verdict | None:
-        said = f"{' '.join(codes)} {message}"
-        if status == 401 and self._tokens is not None:
-            return _TokenRefused(f"{_NAME} at {self._endpoint} refuses our token (401): {_ROLE}.")
-        for refused_with, pattern, kind, meaning in _REFUSALS:
-            if status != refused_with or not re.search(pattern, said, re.IGNORECASE):
-                continue
-            if isinstance(kind, str):
-                # what Azure could not fetch today may be there tomorrow; a picture does not change
-                return ItemError(kind, f"{_NAME} {meaning}: {message}", retryable=kind == _NOT_ACCESSIBLE)
-            its_words = "" if status == 401 else f". It says: {message}"
-            if status == 403 and self._tokens is not None:
-                its_words += f" ({_ROLE})"
-            return kind(f"{_NAME} at {self._endpoint} {meaning}{its_words}")
-        return None
+        role = _ROLE if self._tokens is not None else None
+        return azure_verdict(_REFUSALS, status, codes, message, service=_NAME, endpoint=self._endpoint, role=role)
 
 
 def _check_model(model: Model) -> None:
@@ -268,46 +221,11 @@ def _key(settings: Settings) -> str | None:
     if not (settings.vision_endpoint or "").strip():
         missing = "VISION_ENDPOINT" if (settings.vision_key or "").strip() else "VISION_ENDPOINT and VISION_KEY"
         raise ConfigurationError(f"{_NAME} needs {missing}: {_WHERE}")
-    if not (settings.vision_key or "").strip():
-        return None
-    key = str(settings.vision_key).strip()
-    if not (key.isascii() and key.isprintable()) or " " in key:
-        raise ConfigurationError("VISION_KEY holds characters that no key has; copy it once more.")
-    return key
+    return checked_key(settings.vision_key, "VISION_KEY")
 
 
 def _tokens() -> Tokens:
-    """Tokens of this machine's identity, the first of them at hand."""
     try:
-        tokens = Tokens(_SCOPE, "VISION_KEY or VISION_KEY_FILE")
-        with contextlib.ExitStack() as undo:
-            undo.callback(tokens.close)
-            tokens.get()
-            undo.pop_all()
+        return signed_in(SCOPE, "VISION_KEY or VISION_KEY_FILE")
     except ConfigurationError as error:
         raise ConfigurationError(f"{_NAME} needs VISION_KEY: {_WHERE}\n{error}") from None
-    return tokens
-
-
-def _endpoint(settings: Settings) -> str:
-    """The base URL, without what gets pasted along: slashes, the path of an operation, a query."""
-    example = "It reads https://RESOURCE.cognitiveservices.azure.com"
-    try:
-        parts = urlsplit((settings.vision_endpoint or "").strip())
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        raise ConfigurationError(f"VISION_ENDPOINT is no address. {example}") from None
-    if parts.scheme not in ("http", "https") or not host or "@" in parts.netloc:
-        raise ConfigurationError(f"VISION_ENDPOINT is not https:// with the name of a host. {example}")
-    if parts.scheme == "http" and not _is_near(host):
-        raise ConfigurationError(f"VISION_ENDPOINT is http://, so the key would go to {host} unencrypted. {example}")
-    path = re.split("/computervision", parts.path, flags=re.IGNORECASE)[0]
-    return f"{parts.scheme}://{parts.netloc.lower()}{path}".rstrip("/")
-
-
-def _is_near(host: str) -> bool:
-    """Whether a host is this machine or has a bare name, as the services of a compose file have for each other."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return "." not in host or host.endswith(".localhost")

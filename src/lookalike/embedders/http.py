@@ -70,12 +70,14 @@ class Retry:
         reason: what happened, in words.
         throttled: the service wants fewer calls: all calls wait, and this one does not count as tried.
         wait: seconds to wait; None for what header or message ask for, else a backoff.
+        otherwise: what it means when the same call meets it once more; None for what it meant before.
     """
 
     code: str
     reason: str
     throttled: bool = False
     wait: float | None = None
+    otherwise: ServiceError | None = None
 
 
 Verdict: TypeAlias = ItemError | Retry | ServiceError
@@ -200,6 +202,7 @@ class Client:
         stop: threading.Event | None = None,
         ledger: Ledger | None = None,
         budget: Budget | None = None,
+        account: str | None = None,
     ) -> None:
         """Nothing is sent yet.
 
@@ -211,13 +214,14 @@ class Client:
             rate: calls a second.
             ledger: shares the turns of the credential with other processes.
             budget: what may be spent at all.
+            account: what the service's rate is for, where that is not the key.
         """
         self._service, self._endpoint, self._classify = service, endpoint, classify
         self._hidden: tuple[str, ...] = (key,)
         self._rate, self._patience, self._stop = rate, patience, stop
         self._ledger, self._budget = ledger, budget
         self._name = f"{service} at {urlsplit(endpoint).netloc}"
-        credential = hashlib.sha256(f"{endpoint}\n{key}".encode()).hexdigest()
+        credential = hashlib.sha256(f"{endpoint}\n{account or key}".encode()).hexdigest()
         self._bucket = _buckets.setdefault(credential, TokenBucket(credential))
         self._lock = threading.Lock()
         self._usage = Usage()
@@ -260,7 +264,20 @@ class Client:
         """
         # No redirects: the key is for nobody else. As a stream, so that an answer that breaks off is counted, too.
         send = partial(self._session.post, self._endpoint + path, params=params, headers=headers, data=body)
-        send = partial(send, allow_redirects=False, stream=True)
+        return self._persist(partial(send, allow_redirects=False, stream=True))
+
+    def get(
+        self, path: str, *, headers: Mapping[str, str], params: Mapping[str, str] | None = None
+    ) -> Answer | ItemError:
+        """Ask for what is not billed; in all else as `post`.
+
+        Raises:
+            ServiceError: as `post`.
+        """
+        send = partial(self._session.get, self._endpoint + path, params=params, headers=headers)
+        return self._persist(partial(send, allow_redirects=False, stream=True), billable=False)
+
+    def _persist(self, send: Callable[..., requests.Response], *, billable: bool = True) -> Answer | ItemError:
         began = _now()
         deadline = began + self._patience.deadline
         last, request_id = Retry("rate-limited", f"all of its {self._rate:g} calls a second are spoken for"), None
@@ -270,7 +287,7 @@ class Client:
             sent = _now()
             self._count(retries=int(attempts > 0))
             attempts += 1
-            verdict, request_id = self._once(send, max(deadline - sent, 1.0))
+            verdict, request_id = self._once(send, max(deadline - sent, 1.0), billable)
             match verdict:
                 case Answer():
                     self._row = (None, 0)
@@ -281,6 +298,9 @@ class Client:
                 case ServiceError():
                     verdict.request_id = request_id
                     raise verdict
+                case Retry(otherwise=ServiceError() as meant) if last.otherwise is not None:
+                    meant.request_id = request_id
+                    raise meant
             last, now = verdict, _now()
             if last.throttled:
                 throttles += 1
@@ -302,10 +322,12 @@ class Client:
             raise ServiceError(f"The service cannot be reached: {_IN_A_ROW} inputs in a row were given up. {given_up}")
         return ItemError(last.code, given_up, retryable=True, request_id=request_id)
 
-    def _once(self, send: Callable[..., requests.Response], seconds: float) -> tuple[Answer | Verdict, str | None]:
+    def _once(
+        self, send: Callable[..., requests.Response], seconds: float, billable: bool
+    ) -> tuple[Answer | Verdict, str | None]:
         """One try: what came of it, and the service's own name for it."""
-        request_id, billed = None, False
-        if self._budget is not None:
+        request_id, billed, refused, document = None, False, False, None
+        if self._budget is not None and billable:
             self._budget.take(self._stop)
         timeout = min(self._patience.connect_timeout, seconds), min(self._patience.read_timeout, seconds)
         try:
@@ -313,21 +335,24 @@ class Client:
                 status, headers = response.status_code, response.headers
                 request_id = next((headers[name] for name in _REQUEST_IDS if name in headers), None)
                 is_json = "json" in headers.get("Content-Type", "").lower()
-                billed = status == 200 and is_json
+                billed = billable and status == 200 and is_json
                 content = response.content
+            with suppress(ValueError, RecursionError):
+                document = json.loads(content)
+            if isinstance(document, dict):
+                request_id = request_id or str(document.get("request_id") or "")[:100] or None
+                refused = bool(document.get("code") or document.get("error"))  # whatever the status says
+                billed = billed and not refused
         except (OSError, ValueError, urllib3.exceptions.HTTPError) as error:
             return self._trouble(error), request_id
         finally:
             self._count(calls=int(billed))
-            if self._budget is not None:
+            if self._budget is not None and billable:
                 self._budget.settle(billed=billed)
-        document = None
-        with suppress(ValueError, RecursionError):
-            document = json.loads(content)
-        if status == 200 and is_json and isinstance(document, dict):
+        if status == 200 and is_json and isinstance(document, dict) and not refused:
             self._count(tokens=_tokens(document))
             return Answer(document, request_id), request_id
-        if status == 200:
+        if status == 200 and not refused:
             return Retry("unreadable-answer", "it answered with something other than JSON"), request_id
         found, said = _error_in(document)
         codes = tuple(map(self._plain, found or [headers.get("x-ms-error-code", str(status))]))
@@ -347,7 +372,7 @@ class Client:
             return CredentialsRefused(_PROXY_REFUSED)
         if status == 413:
             return ItemError("too-many-bytes", f"{self._name} {answered}.")
-        if status >= 400:
+        if status >= 400 or status == 200:
             if self._tenth_in_a_row((status, codes)):
                 return ContractBroken(
                     f"{self._name} {answered} – {_IN_A_ROW} times in a row, so it is no input's fault."
@@ -454,13 +479,15 @@ def _tokens(document: Mapping[str, Any]) -> int:
     if not isinstance(usage, dict):
         return 0
     numbers = {name: number for name, number in usage.items() if type(number) is int and number >= 0}
-    return numbers.get("total_tokens", numbers.get("prompt_tokens", 0) or numbers.get("input_tokens", 0))
+    parts = numbers.get("prompt_tokens", 0) or numbers.get("input_tokens", 0) + numbers.get("image_tokens", 0)
+    return numbers.get("total_tokens", parts)
 
 
 def _error_in(document: object) -> tuple[list[str], str]:
-    """Codes, outermost first, and message of an error body: nested as Azure's, flat as a gateway's, a bare string."""
+    """Codes, outermost first, and message of an error body: nested as Azure's, flat as a gateway's, a bare string.
+    Where it says which part of the request it means, the message begins with that: ``body.dimensions: …``."""
     codes: list[str] = []
-    message, nodes = "", [document]
+    message, place, nodes = "", "", [document]
     for node in nodes:
         if isinstance(node, str):
             message = message or node
@@ -469,8 +496,10 @@ def _error_in(document: object) -> tuple[list[str], str]:
         elif isinstance(node, dict):
             codes += [str(node["code"])] if node.get("code") else []
             message = message or str(node.get("message") or node.get("msg") or "")
+            if not place and isinstance(node.get("loc"), list):
+                place = ".".join(map(str, node["loc"]))
             nodes += [node[key] for key in ("error", "innererror", "detail", "details") if key in node]
-    return codes, message
+    return codes, f"{place}: {message}" if place else message
 
 
 def _wait_asked_for(headers: Mapping[str, str], message: str) -> float | None:

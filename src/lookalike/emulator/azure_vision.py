@@ -13,6 +13,7 @@ from typing import Any
 
 from lookalike.emulator import pictures
 from lookalike.emulator.recordings import Vectors
+from lookalike.emulator.traffic import damaged
 from lookalike.emulator.wire import Answer, Request
 
 MAX_BYTES = 20_971_520
@@ -46,19 +47,56 @@ _GATEWAY_ERRORS = {
     503: ("ServiceUnavailable", "The service is temporarily unavailable. Please try again later."),
 }
 
+_FAULTS: Mapping[str, tuple[int, str, str]] = {
+    "azure-vision:region": (400, "InvalidRequest", "This operation is not enabled in this region."),
+    "azure-vision:feature": (400, "InvalidRequest", "The feature is not supported in this region."),
+    "azure-vision:content-type": (400, "InvalidRequest", "The provided image content type '' is not supported."),
+    "azure-vision:bytes": (
+        *(400, "InvalidRequest"),
+        f"The image size is not allowed to be zero or larger than {MAX_BYTES} bytes.",
+    ),
+    "azure-vision:words": (400, "InvalidRequest", f"The text must have 1 to {MAX_WORDS} words."),
+    "azure-vision:NotSupportedImage": (400, "NotSupportedImage", "The image is not supported."),
+    "azure-vision:subdomain": (
+        *(400, "BadRequest"),
+        "Please provide a custom subdomain for token authentication, otherwise API key is required.",
+    ),
+    "azure-vision:PermissionDenied": (401, "PermissionDenied", "Access denied due to invalid subscription key."),
+    "azure-vision:quota": (403, "403", "Out of call volume quota. Quota will be replenished in 12 days."),
+    "azure-vision:firewall": (403, "403", "Access denied due to Virtual Network/Firewall rules."),
+    "azure-vision:AuthenticationTypeDisabled": (
+        *(403, "AuthenticationTypeDisabled"),
+        "Key based authentication is disabled for this resource.",
+    ),
+    "azure-vision:408": (408, "Timeout", "The operation timed out."),
+    "azure-vision:Gone": (410, "Gone", f"Computer Vision {_API_VERSION} has been deprecated. Please upgrade."),
+    "azure-vision:UnsupportedMediaType": (415, "UnsupportedMediaType", "Unsupported media type."),
+    "azure-vision:FailedToProcess": (500, "FailedToProcess", "Failed to process image."),
+    "azure-vision:Timeout": (500, "Timeout", "Image processing timed out."),
+    "azure-vision:StorageException": (500, "StorageException", "Image processing failed due to storage."),
+    "azure-vision:502": (502, "BadGateway", "Bad gateway."),
+    "azure-vision:504": (504, "GatewayTimeout", "The gateway timed out."),
+    "azure-vision:no-vector": (200, "", ""),
+}
+"""What the service says that no input brings about, or none that a careful client sends."""
+
 
 class AzureVision:
     """Answers calls of ``vectorizeImage`` and ``vectorizeText``.
 
     Attributes:
-        operations: the operation behind each path; all of them take POST.
+        roots: what its paths begin with.
+        operations: the operation behind each method and path.
+        faults: what only this service has to say.
         models: names of the models, as recordings name them.
         max_body: the largest request body in bytes; a larger one is not read.
     """
 
+    roots = ("/computervision/",)
     operations: Mapping[str, str] = {
-        f"/computervision/retrieval:{operation}": operation for operation in (_IMAGE, _TEXT)
+        f"POST /computervision/retrieval:{operation}": operation for operation in (_IMAGE, _TEXT)
     }
+    faults = tuple(_FAULTS)
     models = frozenset(f"azure-vision/{version}" for version in MODEL_VERSIONS)
     max_body = MAX_BYTES
 
@@ -102,6 +140,13 @@ class AzureVision:
         code, usual = _GATEWAY_ERRORS.get(status, (str(status), "The request was refused."))
         return _error(status, code, message or usual)
 
+    def meet(self, fault: str) -> Answer:
+        """What it answers to a call that meets one of its `faults`."""
+        status, code, message = _FAULTS[fault]
+        if status == 200:
+            return Answer(200, b'{"modelVersion":"2023-04-15"}', headers=(_request_id(),), billed=True)
+        return _error(status, code, message)
+
     def answer(self, operation: str, request: Request, fault: str | None) -> Answer:
         """Check the input of an admitted call (400) and answer it (200).
 
@@ -117,7 +162,7 @@ class AzureVision:
             return refused.answer
         if fault == "wrong-model":
             version = next(other for other in MODEL_VERSIONS if other != version)
-        numbers = _damaged(self._vectors.numbers(data, f"azure-vision/{version}"), fault)
+        numbers = damaged(self._vectors.numbers(data, f"azure-vision/{version}"), fault)
         body = f'{{"modelVersion":"{version}","vector":[{",".join(numbers)}]}}'
         return Answer(200, body.encode(), headers=(_request_id(),), billed=True)
 
@@ -197,18 +242,6 @@ def _json_field(body: bytes, name: str) -> str:
     if not isinstance(value, str):
         raise _Refused(f"The request body must be a JSON object with a string '{name}'.", "BadArgument")
     return value
-
-
-def _damaged(numbers: tuple[str, ...], fault: str | None) -> tuple[str, ...]:
-    match fault:
-        case "wrong-length":
-            return numbers[:-1]
-        case "nan":
-            return ("NaN", *numbers[1:-1], "NaN")
-        case "zero":
-            return ("0.0",) * len(numbers)
-        case _:
-            return numbers
 
 
 def _request_id() -> tuple[str, str]:

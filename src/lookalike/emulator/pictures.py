@@ -49,6 +49,10 @@ class NotAccessible(Exception):
     """A URL is badly formatted, or nothing could be fetched from it."""
 
 
+class NotSized(NotAccessible):
+    """What answers at a URL does not say how long it is."""
+
+
 def dimensions(data: bytes) -> tuple[int, int]:
     """Width and height in pixels, as the header states them; pixels are not decoded.
 
@@ -77,10 +81,14 @@ def _measure(data: bytes) -> tuple[int, int]:
     raise NotAPicture
 
 
-def fetch(url: str, limit: int) -> bytes:
+def fetch(url: str, limit: int, *, sized: bool = False) -> bytes:
     """What lies at an http or https URL: at most `limit` + 1 bytes of it, so that the caller can see the excess.
 
+    Args:
+        sized: refuse what does not say beforehand how long it is.
+
     Raises:
+        NotSized: it does not.
         NotAccessible: the URL makes no sense, or could not be read to its end within ten seconds.
     """
     deadline = time.monotonic() + _FETCH_SECONDS
@@ -88,6 +96,8 @@ def fetch(url: str, limit: int) -> bytes:
     missing = limit + 1
     try:
         with _opener().open(url, timeout=_FETCH_SECONDS) as response:
+            if sized and response.length is None:
+                raise NotSized
             while missing and (part := response.read1(min(missing, 1 << 16))):
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"{url} took longer than {_FETCH_SECONDS:g} seconds")

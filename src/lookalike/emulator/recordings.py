@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import zipfile
 import zlib
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ _LEVELS_AS_JSON = [repr(number) for number in _LEVELS.astype(np.float64).tolist(
 _RECORDED_IN_JSON = 1024
 
 
-def expected_vector(data: bytes | str, model_version: str) -> npt.NDArray[np.float32]:
+def expected_vector(data: bytes | str, model_version: str, dimensions: int = DIMENSIONS) -> npt.NDArray[np.float32]:
     """The vector that the emulator computes for a picture or text of which it has no recording.
 
     Equal input gives equal output on every machine; another version or another input gives an unrelated vector.
@@ -36,11 +37,12 @@ def expected_vector(data: bytes | str, model_version: str) -> npt.NDArray[np.flo
     Args:
         data: the bytes of a picture, or a text.
         model_version: what the service calls its model, for example ``2023-04-15``.
+        dimensions: how many numbers the model is asked for.
 
     Returns:
-        float32, shape ``(1024,)``.
+        float32, shape ``(dimensions,)``.
     """
-    return _LEVELS[_levels(_digest(data), isinstance(data, str), model_version)].astype(np.float32)
+    return _LEVELS[_levels(_digest(data), isinstance(data, str), model_version, dimensions)].astype(np.float32)
 
 
 class Vectors:
@@ -60,16 +62,42 @@ class Vectors:
         if recordings is not None:
             self.recorded_model, self._rows, self._recorded = _load(recordings)
         self._recorded_numbers = lru_cache(maxsize=_RECORDED_IN_JSON)(self._write_recorded)
+        self._described: dict[str, bytes] = {}
 
-    def numbers(self, data: bytes | str, model: str) -> tuple[str, ...]:
-        """The 1024 numbers of `data` under `model` (``provider/version``), each as JSON writes it."""
+    def describe(self, data: bytes, text: str) -> None:
+        """From now on the vector of `text` is near that of `data`, under every model."""
+        self._described[text] = data
+
+    def numbers(self, data: bytes | str, model: str, dimensions: int = DIMENSIONS) -> tuple[str, ...]:
+        """The numbers of `data` under `model` (``provider/version``), each as JSON writes it."""
+        if isinstance(data, str) and data in self._described:
+            return _written(self._vector(data, model, dimensions))
         digest = _digest(data)
-        if model == self.recorded_model and isinstance(data, bytes):
-            row = self._rows.get(digest)
-            if row is not None:
-                return self._recorded_numbers(row)
-        levels = _levels(digest, isinstance(data, str), model.partition("/")[2])
+        row = self._recorded_row(data, digest, model, dimensions)
+        if row is not None:
+            return self._recorded_numbers(row)
+        levels = _levels(digest, isinstance(data, str), model.partition("/")[2], dimensions)
         return tuple([_LEVELS_AS_JSON[level] for level in levels.tolist()])
+
+    def fused(self, parts: Sequence[bytes | str], model: str, dimensions: int = DIMENSIONS) -> tuple[str, ...]:
+        """The numbers of several things as one: as near to each of them as to the others."""
+        if len(parts) == 1:
+            return self.numbers(parts[0], model, dimensions)
+        return _written(np.mean([self._vector(part, model, dimensions) for part in parts], axis=0))
+
+    def _vector(self, data: bytes | str, model: str, dimensions: int) -> npt.NDArray[np.float64]:
+        row = self._recorded_row(data, _digest(data), model, dimensions)
+        if row is not None:
+            recorded: npt.NDArray[np.float64] = self._recorded[row].astype(np.float64)
+            return recorded
+        vector = expected_vector(data, model.partition("/")[2], dimensions).astype(np.float64)
+        described = self._described.get(data) if isinstance(data, str) else None
+        return vector if described is None else vector / 2 + self._vector(described, model, dimensions)
+
+    def _recorded_row(self, data: bytes | str, digest: bytes, model: str, dimensions: int) -> int | None:
+        if model == self.recorded_model and isinstance(data, bytes) and dimensions == DIMENSIONS:
+            return self._rows.get(digest)
+        return None
 
     def _write_recorded(self, row: int) -> tuple[str, ...]:
         # Through float64, whose repr has all the digits that it takes to read the same number again.
@@ -81,10 +109,14 @@ def _digest(data: bytes | str) -> bytes:
     return hashlib.sha256(data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data).digest()
 
 
-def _levels(digest: bytes, is_text: bool, model_version: str) -> npt.NDArray[np.intp]:
+def _written(vector: npt.NDArray[np.float64]) -> tuple[str, ...]:
+    return tuple(repr(number) for number in vector.astype(np.float16).astype(np.float64).tolist())
+
+
+def _levels(digest: bytes, is_text: bool, model_version: str, dimensions: int) -> npt.NDArray[np.intp]:
     seed = b"\0".join((b"text" if is_text else b"image", model_version.encode(), digest))
-    noise = hashlib.shake_256(seed).digest(DIMENSIONS * _BYTES_A_NUMBER)
-    grouped = np.frombuffer(noise, dtype=np.uint8).reshape(_BYTES_A_NUMBER, DIMENSIONS)
+    noise = hashlib.shake_256(seed).digest(dimensions * _BYTES_A_NUMBER)
+    grouped = np.frombuffer(noise, dtype=np.uint8).reshape(_BYTES_A_NUMBER, dimensions)
     levels: npt.NDArray[np.intp] = grouped.sum(axis=0, dtype=np.intp)
     return levels
 

@@ -17,14 +17,16 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from lookalike.emulator.azure_inference import AzureInference
 from lookalike.emulator.azure_vision import AzureVision
+from lookalike.emulator.dashscope import DashScope
 from lookalike.emulator.recordings import Vectors
 from lookalike.emulator.traffic import Call, Counters, Faults, TokenBucket, whole_seconds
 from lookalike.emulator.wire import Answer, Malformed, Request, framed, read_body, split_target
@@ -36,6 +38,10 @@ _HANG_SECONDS = 120.0
 _LINGER_SECONDS = 10.0
 _STOP_SECONDS = 2.0
 _MAX_REQUEST_LINE = 65536
+
+SERVICE_FAULTS = (*AzureVision.faults, *AzureInference.faults, *DashScope.faults)
+"""What a service of its own can say instead of answering, as ``service:kind``; see the tables in its file."""
+
 _CAPTIVE_PORTAL = Answer(
     200,
     b"<!DOCTYPE html>\n<html><head><title>Welcome</title></head>"
@@ -48,8 +54,16 @@ class Service(Protocol):
     """One embedding service's protocol. It holds no connection and may be called from many threads at once."""
 
     @property
+    def roots(self) -> tuple[str, ...]:
+        """What its paths begin with."""
+
+    @property
     def operations(self) -> Mapping[str, str]:
-        """The operation behind each path; all of them take POST."""
+        """The operation behind each method and path: ``{"POST /path": name}``."""
+
+    @property
+    def faults(self) -> Collection[str]:
+        """Kinds of faults that only this service has, as ``service:kind``."""
 
     @property
     def models(self) -> frozenset[str]:
@@ -68,12 +82,21 @@ class Service(Protocol):
     def refuse(self, status: int, message: str | None = None) -> Answer:
         """An error of the service as a whole."""
 
+    def meet(self, fault: str) -> Answer:
+        """The answer to a call that meets one of its own `faults`."""
+
     def answer(self, operation: str, request: Request, fault: str | None) -> Answer:
         """The answer to a call, damaged by `fault` if it is a 200."""
 
 
 class Emulator:
-    """A local Azure AI Vision: a real HTTP server on 127.0.0.1.
+    """Local embedding services: a real HTTP server on 127.0.0.1. Their base URLs:
+
+    ========================  ==================================================
+    Azure AI Vision           ``url``
+    Azure AI Model Inference  ``url + "models"``, as a Foundry resource; ``url``, as a serverless deployment
+    DashScope                 ``url + "api/v1"``
+    ========================  ==================================================
 
     ::
 
@@ -92,6 +115,7 @@ class Emulator:
         rate: float | None = None,
         faults: Mapping[str, float] | None = None,
         key: str = "emulator",
+        region: str = "cn-beijing",
     ) -> None:
         """Check and keep the settings; nothing listens yet.
 
@@ -99,9 +123,11 @@ class Emulator:
             port: TCP port on 127.0.0.1; 0 takes any free one.
             recordings: ``.npz`` file of real answers: arrays ``sha256``, ``vectors`` and ``model``.
             latency_ms: milliseconds that the service takes for each call that reaches it.
-            rate: calls a second before it answers 429; what is not used is saved up for one second. None: no limit.
-            faults: share, 0 to 1, of the calls that meet each kind of fault (see `FAULT_KINDS`).
-            key: what ``Ocp-Apim-Subscription-Key`` has to be. Any bearer token is accepted instead.
+            rate: calls a second before a service answers 429, each counted by itself; what is not used is saved up
+                for one second. None: no limit.
+            faults: share, 0 to 1, of the calls that meet each kind of fault (see `FAULT_KINDS`, `SERVICE_FAULTS`).
+            key: what the services take for a key. Those of Azure accept any bearer token instead.
+            region: of DashScope; not every model is in every one.
 
         Raises:
             ConfigurationError: a setting is out of range, or the recordings cannot be used.
@@ -117,7 +143,11 @@ class Emulator:
         if not key:
             raise ConfigurationError("The emulator's key is empty; it has to be something that a client can send.")
         vectors = Vectors(recordings)
-        services: tuple[Service, ...] = (AzureVision(vectors, key),)
+        services: tuple[Service, ...] = (
+            AzureVision(vectors, key),
+            AzureInference(vectors, key),
+            DashScope(vectors, key, region),
+        )
         models = frozenset[str]().union(*(service.models for service in services))
         if vectors.recorded_model is not None and vectors.recorded_model not in models:
             raise ConfigurationError(
@@ -125,11 +155,9 @@ class Emulator:
                 f"it serves {', '.join(sorted(models))}."
             )
         self._port = port
+        self._vectors = vectors
         self._pipeline = _Pipeline(
-            services,
-            faults=Faults(faults or {}),
-            bucket=None if rate is None else TokenBucket(rate),
-            latency=latency_ms / 1000,
+            services, faults=Faults(faults or {}, SERVICE_FAULTS), rate=rate, latency=latency_ms / 1000
         )
         # Reentrant, because a signal handler may call stop() while the same thread is in it.
         self._lock = threading.RLock()
@@ -156,6 +184,21 @@ class Emulator:
             that are being answered now, and the most there ever were).
         """
         return self._pipeline.counters.snapshot()
+
+    def describe(self, data: bytes, text: str) -> None:
+        """From now on a search for `text` finds the picture or video with these bytes, under every model.
+
+        Other texts have nothing to do with any picture. What the text is written like counts: ``A`` is not ``a``.
+        """
+        self._vectors.describe(data, text)
+
+    def meet(self, *faults: str) -> None:
+        """The next calls meet these faults, one each; after them, faults come by their shares again.
+
+        Raises:
+            ConfigurationError: the emulator does not know one of them.
+        """
+        self._pipeline.faults.script(faults)
 
     def start(self) -> Self:
         """Listen, and answer calls in background threads; when this returns, calls are taken. Once is enough.
@@ -212,20 +255,22 @@ class Emulator:
 class _Pipeline:
     """What every call passes through, the same for all connections."""
 
-    def __init__(
-        self, services: tuple[Service, ...], *, faults: Faults, bucket: TokenBucket | None, latency: float
-    ) -> None:
+    def __init__(self, services: tuple[Service, ...], *, faults: Faults, rate: float | None, latency: float) -> None:
+        self.services = services
         self.routes = {path: (service, service.operations[path]) for service in services for path in service.operations}
-        self.counters = Counters(operation for _, operation in self.routes.values())
-        self.max_body = max(service.max_body for service in services)
+        self.counters = Counters(services[0].operations.values())
         self.latency = latency
         self.faults = faults
-        self.bucket = bucket
+        self.buckets = {service: TokenBucket(rate) for service in services} if rate is not None else {}
         self.refuse = services[0].refuse
+
+    def service_at(self, path: str) -> Service:
+        """The service that a path belongs to, also one that leads nowhere."""
+        return next((service for service in self.services if path.startswith(service.roots)), self.services[0])
 
     def throttled(self, service: Service, operation: str) -> Answer | None:
         """The 429 of a call that finds no token left."""
-        wait = self.bucket.take() if self.bucket is not None else 0.0
+        wait = self.buckets[service].take() if self.buckets else 0.0
         return service.throttle(operation, whole_seconds(wait)) if wait else None
 
     def throttled_by_fault(self, service: Service, operation: str) -> Answer:
@@ -340,7 +385,7 @@ class _Connection(BaseHTTPRequestHandler):
     def _read(self) -> Request:
         # Not self.path, in which the base class has merged the slashes of a badly joined URL.
         path, query = split_target(self.requestline.split()[1])
-        body = read_body(self.rfile, self.headers, self.server.pipeline.max_body)
+        body = read_body(self.rfile, self.headers, self.server.pipeline.service_at(path).max_body)
         if body is None or (self.command == "POST" and not framed(self.headers)):
             # Whatever the client sends now belongs to this request.
             self.close_connection = self._unread = True
@@ -351,9 +396,9 @@ class _Connection(BaseHTTPRequestHandler):
         if request.method == "GET" and request.path == _STATS_PATH:
             self._send(Answer(200, json.dumps(pipeline.counters.snapshot()).encode()))
             return
-        route = pipeline.routes.get(request.path) if request.method == "POST" else None
+        route = pipeline.routes.get(f"{request.method} {request.path}")
         if route is None:
-            self._send(pipeline.refuse(404))
+            self._send(pipeline.service_at(request.path).refuse(404))
             return
         service, operation = route
         with pipeline.counters.call(operation) as call:
@@ -387,6 +432,8 @@ class _Connection(BaseHTTPRequestHandler):
                 return service.refuse(int(fault))
             case "html":
                 return _CAPTIVE_PORTAL
+            case str() if fault in service.faults:
+                return service.meet(fault)
         refusal = pipeline.throttled(service, operation)
         if refusal is not None:
             return refusal

@@ -7,8 +7,8 @@ import random
 import threading
 import time
 from bisect import bisect_right
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import accumulate
 from types import TracebackType
 from typing import Any, Self
@@ -39,7 +39,7 @@ _SEED = 20240201
 
 
 def parse_fault(text: str) -> tuple[str, float]:
-    """Read ``KIND=SHARE``, for example ``429=0.2``.
+    """Read ``KIND=SHARE``, for example ``429=0.2``, or ``dashscope:Arrearage=0.1``, whose service the emulator asks.
 
     Raises:
         ConfigurationError: the kind is unknown, or the share is no number from 0 to 1.
@@ -51,13 +51,16 @@ def parse_fault(text: str) -> tuple[str, float]:
         raise ConfigurationError(
             f"{text!r} is not a fault. Faults read KIND=SHARE, for example 429=0.2; kinds are {', '.join(FAULT_KINDS)}."
         ) from None
-    _check_fault(kind.strip(), number)
-    return kind.strip(), number
+    name = kind.strip()
+    _check_fault(name, number, [name] if ":" in name else ())
+    return name, number
 
 
-def _check_fault(kind: str, share: float) -> None:
-    if kind not in FAULT_KINDS:
-        raise ConfigurationError(f"{kind!r} is not a fault that the emulator knows; it knows {', '.join(FAULT_KINDS)}.")
+def _check_fault(kind: str, share: float, of_services: Collection[str]) -> None:
+    if kind not in FAULT_KINDS and kind not in of_services:
+        alike = [known for known in of_services if known.partition(":")[0] == kind.partition(":")[0]]
+        known = ", ".join(alike or FAULT_KINDS)
+        raise ConfigurationError(f"{kind!r} is not a fault that the emulator knows; it knows {known}.")
     if not 0 <= share <= 1:
         raise ConfigurationError(f"The share of fault {kind} is {share:g}; it is a number from 0 to 1.")
 
@@ -65,14 +68,15 @@ def _check_fault(kind: str, share: float) -> None:
 class Faults:
     """Draws what goes wrong with each call. The same calls in the same order meet the same faults in every run."""
 
-    def __init__(self, shares: Mapping[str, float]) -> None:
-        """Take the share, 0 to 1, of each kind of fault.
+    def __init__(self, shares: Mapping[str, float], of_services: Collection[str] = ()) -> None:
+        """Take the share, 0 to 1, of each kind of fault, and the kinds that there are besides `FAULT_KINDS`.
 
         Raises:
             ConfigurationError: a kind is unknown, a share is out of range, or together they exceed 1.
         """
+        self._of_services = of_services
         for kind, share in shares.items():
-            _check_fault(kind, share)
+            _check_fault(kind, share, of_services)
         self._kinds = tuple(shares)
         self._bounds = list(accumulate(shares.values()))
         # Ten times 0.1 is a little more than 1 in binary.
@@ -80,10 +84,26 @@ class Faults:
             raise ConfigurationError(f"The shares of all faults add up to {self._bounds[-1]:g}, which is more than 1.")
         self._random = random.Random(_SEED)
         self._throttles = 0
+        self._scripted: deque[str] = deque()
         self._lock = threading.Lock()
+
+    def script(self, kinds: Iterable[str]) -> None:
+        """The next calls meet these, one each, before anything is drawn again.
+
+        Raises:
+            ConfigurationError: a kind is unknown.
+        """
+        kinds = list(kinds)
+        for kind in kinds:
+            _check_fault(kind, 1, self._of_services)
+        self._scripted += kinds
 
     def draw(self) -> str | None:
         """The kind of fault that this call meets, or None."""
+        if self._scripted:
+            with self._lock:
+                if self._scripted:
+                    return self._scripted.popleft()
         if not self._bounds:
             return None
         with self._lock:
@@ -96,6 +116,19 @@ class Faults:
         with self._lock:
             self._throttles += 1
             return self._throttles % 2 == 0
+
+
+def damaged(numbers: tuple[str, ...], fault: str | None) -> tuple[str, ...]:
+    """The numbers of a vector as an answer that meets `fault` has them."""
+    match fault:
+        case "wrong-length":
+            return numbers[:-1]
+        case "nan":
+            return ("NaN", *numbers[1:-1], "NaN")
+        case "zero":
+            return ("0.0",) * len(numbers)
+        case _:
+            return numbers
 
 
 class TokenBucket:
@@ -126,7 +159,8 @@ class Counters:
     """How many calls were answered, how, and how many are being answered. Safe to use from many threads."""
 
     def __init__(self, operations: Iterable[str]) -> None:
-        self._calls: dict[str, Counter[str]] = {operation: Counter() for operation in operations}
+        """Take the operations that are listed before anybody calls them; others turn up once they are called."""
+        self._calls = defaultdict[str, Counter[str]](Counter, {operation: Counter() for operation in operations})
         self._billed = 0
         self._in_flight = 0
         self._peak = 0

@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -35,13 +35,13 @@ from lookalike.ingest.feeder import Feeder
 from lookalike.ingest.patience import Patiently
 from lookalike.ingest.prepare import Preparation
 from lookalike.ingest.sources import Candidate
-from lookalike.ingest.work import Done, Tally, ToEmbed, UnderWay
+from lookalike.ingest.work import Done, Tally, ToEmbed, UnderWay, Work
 from lookalike.ingest.writer import Writer
 from lookalike.reports import IngestReport
 from lookalike.store.claims import LEASE_SECONDS, alone, release_all, renew
 from lookalike.store.database import Database
 from lookalike.store.writing import NO_RETRY, Retry, begin_run, end_run, remove_abandoned
-from lookalike.types import Deleted, Price
+from lookalike.types import Deleted, Embedding, Price
 
 _WRITE_BATCH = 256
 _TICK_SECONDS = 0.2
@@ -111,7 +111,7 @@ class Corridor:
         model, under_way = self.embedder.model, UnderWay()
         run_id = begin_run(self.database, command, model)
         workers = self.terms.concurrency or self.embedder.concurrency
-        to_embed: ToEmbed = queue.Queue(maxsize=workers)
+        to_embed: ToEmbed = queue.Queue(maxsize=max(workers, self.embedder.pictures_per_call))
         done: Done = queue.Queue(maxsize=4 * _WRITE_BATCH)
         feeder = Feeder(
             self.database,
@@ -202,27 +202,30 @@ class Corridor:
         return report
 
     def _embed(self, to_embed: ToEmbed, done: Done) -> None:
-        while (work := to_embed.get()) is not None:
+        while works := _call_of(to_embed, self.embedder.pictures_per_call):
             if self.terms.halt.is_set():
                 continue  # stays pending, and empties the queue for the feeder
-            assert work.input is not None
+            outcomes: Sequence[Embedding | ItemError | None]
             try:
-                (work.outcome,) = self.embedder.embed_images([work.input])
-            except BudgetSpent:
+                outcomes = self.embedder.embed_images([work.input for work in works if work.input is not None])
+            except BudgetSpent as error:
                 self._spent = True
                 self.terms.halt.set()
-                continue
-            except Interrupted:
-                continue
+                outcomes = error.answered
+            except Interrupted as error:
+                outcomes = error.answered
             except LookalikeError as error:
                 self._fail(error)
-                continue
+                outcomes = error.answered
             except Exception as error:
                 # a fault of ours, but no picture may stop a run of millions
-                _log.info("embedding %s failed unexpectedly", work.picture.place.uri, exc_info=True)
-                work.outcome = ItemError("unexpected", f"{type(error).__name__}: {error}", retryable=True)
-            work.input = None
-            done.put(work)
+                _log.info("embedding %s failed unexpectedly", works[0].picture.place.uri, exc_info=True)
+                unexpected = f"{type(error).__name__}: {error}"
+                outcomes = [ItemError("unexpected", unexpected, retryable=True) for _ in works]
+            for work, outcome in zip(works, outcomes, strict=False):
+                if outcome is not None:
+                    work.outcome, work.input = outcome, None
+                    done.put(work)
 
     def _hold_claims(self, finished: threading.Event) -> None:
         while not finished.wait(LEASE_SECONDS / 4):
@@ -267,6 +270,20 @@ class Corridor:
             self._error = self._error or error
         self.terms.halt.set()
         self.patiently.hopeless.set()
+
+
+def _call_of(to_embed: ToEmbed, most: int) -> list[Work]:
+    """The next work, with as much more as waits already and one call may hold; empty at the end."""
+    works: list[Work] = []
+    if (work := to_embed.get()) is not None:
+        works.append(work)
+        with suppress(queue.Empty):
+            while len(works) < most:
+                if (work := to_embed.get_nowait()) is None:
+                    to_embed.put(None)  # it ends this worker, or another one, next time
+                    break
+                works.append(work)
+    return works
 
 
 def _drain(done: queue.Queue[_T]) -> list[_T]:

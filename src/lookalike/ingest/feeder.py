@@ -69,7 +69,7 @@ class Feeder:
                 while self._aside and not self.halt.wait(_TICK_SECONDS):
                     self._look_again(readers)
         finally:
-            for _ in range(self.to_embed.maxsize):  # as many as there are workers
+            for _ in range(self.to_embed.maxsize):  # at least as many as there are workers
                 self.to_embed.put(None)
 
     def _advance(self, batch: list[Candidate], readers: ThreadPoolExecutor) -> None:

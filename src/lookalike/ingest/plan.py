@@ -99,7 +99,7 @@ def plan(
             if is_gone and len(examples) < _EXAMPLES:
                 examples.append(uri)
     new, files = tally["new"], tally["new"] + tally["duplicates"]
-    rate, price = embedder.rate, terms.price
+    rate, price, calls = embedder.rate, terms.price, -(-new // embedder.pictures_per_call)
     return IngestPlan(
         model=embedder.model.name,
         found=tally["found"],
@@ -111,10 +111,10 @@ def plan(
         unreadable=tally["unreadable"],
         unsupported=tally["unsupported"],
         adapted=tally["adapted"],
-        calls=new,
+        calls=calls,
         rate=rate,
-        seconds=new / rate if rate else 0.0,
-        price=price.of(Usage(calls=new)) if price is not None and price.unit == "calls" else None,
+        seconds=calls / rate if rate else 0.0,
+        price=price.of(Usage(calls=calls)) if price is not None and price.unit == "calls" else None,
         currency=price.currency if price is not None else None,
         rows={"images": new, "files": files, "embeddings": new},
         disk_bytes=new * _BYTES_PER_EMBEDDING + files * _BYTES_PER_FILE,

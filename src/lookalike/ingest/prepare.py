@@ -69,6 +69,10 @@ class Preparation:
     exif: bool = False
     send_urls: bool = False
 
+    def __post_init__(self) -> None:
+        if self.send_urls and not self.limits.urls:
+            raise ConfigurationError("This model's service fetches nothing. Leave --send-urls out.")
+
     def prepare(self, candidate: Candidate, known: str | None = None) -> Picture | NewFailure | Unchanged:
         """Read and check a candidate.
 

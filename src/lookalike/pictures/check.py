@@ -95,8 +95,10 @@ def check_picture(data: bytes, limits: Limits, *, shrink: bool = True) -> Checke
 
 def _check_size(size: tuple[int, int], limits: Limits, shrink: bool) -> None:
     width, height = size
-    if max(size) > limits.max_side:
+    if fitted(size, limits) != size:
         said = f"The picture is {width} × {height} pixels; no side may exceed {limits.max_side:,}"
+        if limits.max_pixels is not None:
+            said += f", nor the whole {limits.max_pixels:,}"
         if min(fitted(size, limits)) < limits.min_side:
             raise ItemError("too-large", f"{said}, and shrunk to that it is less than {limits.min_side} wide or high.")
         if not shrink:
@@ -128,7 +130,7 @@ def _changes(image: ImageFile.ImageFile, data: bytes, content: Content, limits: 
         or image.mode not in _AS_IT_IS
         or _is_deep(image, data),
         "first-frame": image.format in _SERIES and getattr(image, "is_animated", False),
-        "shrunk": max(content.width, content.height) > limits.max_side,
+        "shrunk": fitted(image.size, limits) != image.size,
     }
     return {change for change, needed in found.items() if needed}
 

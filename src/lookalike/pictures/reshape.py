@@ -63,7 +63,11 @@ def as_jpeg(image: ImageFile.ImageFile, limits: Limits, *, shrink: bool) -> tupl
 def fitted(size: tuple[int, int], limits: Limits) -> tuple[int, int]:
     """`size`, or the nearest one with the same ratio of its sides that is not too large."""
     longest, most = max(size), min(limits.max_side, _LONGEST_JPEG)
-    return size if longest <= most else _scaled(size, most / longest)
+    width, height = size if longest <= most else _scaled(size, most / longest)
+    if limits.max_pixels is None or width * height <= limits.max_pixels:
+        return width, height
+    factor = (limits.max_pixels / (width * height)) ** 0.5
+    return max(1, int(width * factor)), max(1, int(height * factor))  # rounded up it might be too large again
 
 
 def orientation_of(image: Image.Image) -> int:

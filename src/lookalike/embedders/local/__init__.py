@@ -61,6 +61,7 @@ class LocalDescriptor:
         self.model = model
         self.limits = _LIMITS
         self.concurrency = os.cpu_count() or 1
+        self.pictures_per_call = 1
         self.rate: float | None = None
         self.usage = Usage()
         self.notice: str | None = (
@@ -82,6 +83,10 @@ class LocalDescriptor:
         The codes of the errors are ``empty-text`` and ``outside-vocabulary``.
         """
         return [self._answer(_describe_text, text) for text in texts]
+
+    def inquire(self) -> str | None:
+        """None: there is nobody to ask."""
+        return None
 
     def close(self) -> None:
         """Nothing is held open."""

@@ -19,7 +19,7 @@ from uuid import UUID
 
 import numpy as np
 
-from lookalike.embedders import PROVIDERS
+from lookalike.embedders import dimensions_of
 from lookalike.errors import ConfigurationError, DatabaseError, LookalikeError, ModelMismatch
 from lookalike.ingest import failures_allowed
 from lookalike.ingest.patience import Patiently
@@ -139,7 +139,7 @@ def model_of(database: Database, tables: Sequence[VectorTable], name: str | None
             raise ConfigurationError(
                 f"The vectors of {table.name} have {width:,} numbers; Lookalike stores 1 to {DIMENSIONS:,}."
             )
-        model = Model(model.name, DIMENSIONS if model.provider in PROVIDERS else width)
+        model = Model(model.name, dimensions_of(model) or width)
     for width, table in widths.items():
         if width != model.dimensions:
             raise ConfigurationError(
