@@ -454,8 +454,8 @@ def test_damage_anywhere_raises_nothing_but_our_errors(tmp_path: Path) -> None:
 
 
 def test_a_run_that_is_stopped_adds_up_and_goes_on(images: Lookalike, dsn: str, tmp_path: Path) -> None:
-    uris = np.array([f"https://pictures.example/{n}.jpg" for n in range(1200)])
-    path = npz(tmp_path / "x.npz", uri=uris, vectors=vectors(1200))
+    uris = np.array([f"https://pictures.example/{n}.jpg" for n in range(3000)])
+    path = npz(tmp_path / "x.npz", uri=uris, vectors=vectors(3000))
     stop = threading.Event()
     seen: list[ImportReport] = []
 
@@ -465,12 +465,12 @@ def test_a_run_that_is_stopped_adds_up_and_goes_on(images: Lookalike, dsn: str, 
             stop.set()
 
     report = images.import_vectors(path, progress=progress, stop=stop)
-    assert (report.stopped, report.found, report.embedded, report.pending) == ("interrupted", 1200, 1000, 200)
-    assert seen[0].pending == 1200
+    assert (report.stopped, report.found, report.embedded, report.pending) == ("interrupted", 3000, 10, 2990)
+    assert seen[0].pending == 3000
     again = images.import_vectors(path)
-    assert (again.embedded, again.unchanged, again.pending, again.index) == (200, 1000, 0, "kept")
+    assert (again.embedded, again.unchanged, again.pending, again.index) == (2990, 10, 0, "built")
     runs = rows(dsn, "select command, model, exit_code, counts->>'embedded' from lookalike.runs order by run_id")
-    assert runs == [("import", MODEL, 130, "1000"), ("import", MODEL, 0, "200")]
+    assert runs == [("import", MODEL, 130, "10"), ("import", MODEL, 0, "2990")]
 
 
 def test_a_killed_load_is_completed_by_the_next(

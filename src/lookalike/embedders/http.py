@@ -33,6 +33,7 @@ from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 import numpy as np
+import orjson
 import requests
 import urllib3.exceptions
 
@@ -51,6 +52,7 @@ CONNECTIONS = 64
 
 _log = logging.getLogger("lookalike.embedders")
 
+_NUMBERS = {int, float, NoneType}
 _IN_A_ROW = 10  # equal failures without a success in between are the fault of no input
 _ROUNDING = 0.001
 _RESERVED_SECONDS = 0.2
@@ -321,9 +323,7 @@ class Client:
             self._count(calls=int(billed))
             if self._budget is not None:
                 self._budget.settle(billed=billed)
-        document = None
-        with suppress(ValueError, RecursionError):
-            document = json.loads(content)
+        document = _document(content)
         if status == 200 and is_json and isinstance(document, dict):
             self._count(tokens=_tokens(document))
             return Answer(document, request_id), request_id
@@ -421,7 +421,7 @@ def read_embeddings(
     for vector in vectors.values():
         if vector is None or problem:
             continue
-        if not isinstance(vector, list) or any(type(n) not in (int, float, NoneType) for n in vector):
+        if not isinstance(vector, list) or not set(map(type, vector)) <= _NUMBERS:
             problem = "a vector is no list of numbers"
         elif len(vector) != model.dimensions:
             problem = f"the model has {model.dimensions} dimensions, and a vector of {len(vector)} came"
@@ -446,6 +446,16 @@ def _embedding(model: Model, numbers: Any, request_id: str | None) -> Embedding 
     else:
         return Embedding(model, vector)
     return ItemError(code, f"The answer of {model} {damage}.", retryable=True, request_id=request_id)
+
+
+def _document(content: bytes) -> object:
+    """What JSON says, None where it is none."""
+    with suppress(ValueError):
+        return orjson.loads(content)
+    with suppress(ValueError, RecursionError):
+        # which takes NaN, too
+        return json.loads(content)
+    return None
 
 
 def _tokens(document: Mapping[str, Any]) -> int:
