@@ -11,6 +11,7 @@ import sys
 import threading
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -295,6 +296,31 @@ def test_an_ingest_leaves_imported_vectors_alone(
     assert (report.embedded, report.unchanged, billed(emulator)) == (1, 3, 1)
     found = stored(dsn, model)
     np.testing.assert_array_equal([found[uri_of(path)] for path in paths[:3]], wide)
+
+
+def test_two_that_import_the_same_at_once_store_it_once(images: Lookalike, dsn: str, tmp_path: Path) -> None:
+    count = 600
+    digests = np.array([sha256(str(n % 500).encode()).hexdigest() for n in range(count)])
+    uris = np.array([f"https://pictures.example/{n}.jpg" for n in range(count)])
+    path = npz(tmp_path / "x.npz", uri=uris, vectors=vectors(count), sha256=digests, price=np.arange(count))
+    with ThreadPoolExecutor(3) as threads:
+        reports = list(threads.map(lambda _: images.import_vectors(path), range(3)))
+    assert [report.failed for report in reports] == [0, 0, 0]
+    assert rows(dsn, "select count(*), count(distinct image_id) from lookalike.files") == [(count, 500)]
+    assert rows(dsn, "select count(*) from lookalike.embeddings") == [(500,)]
+    assert images.import_vectors(path).unchanged == count
+
+
+def test_what_had_failed_and_is_stored_now_has_not_failed(images: Lookalike, tmp_path: Path) -> None:
+    uris = np.array(["https://x.example/1.jpg", "https://x.example/2.jpg"])
+    broken = vectors(2)
+    broken[1] = 0
+    assert images.import_vectors(
+        npz(tmp_path / "x.npz", uri=uris[1:], vectors=broken[1:], model=np.array(MODEL))
+    ).failed
+    assert [failure.uri for failure in images.failures()] == ["https://x.example/2.jpg"]
+    assert images.import_vectors(npz(tmp_path / "x.npz", uri=uris, vectors=vectors(2))).embedded == 2
+    assert images.failures() == []
 
 
 # -- what is not -----------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import secrets
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -322,22 +323,25 @@ class _WithoutLists:
     """
 
     _LONG = 200
-    _MARK = re.compile("\0([0-9]+)\0")
 
     def __init__(self, lines: Iterable[str], delimiter: str) -> None:
         self._lines, self._delimiter = lines, delimiter
         self._aside: list[str] = []
+        # nothing that a file could hold
+        self._mark = secrets.token_hex(8)
+        self._marks = re.compile(f"{self._mark}([0-9]+)x")
 
     def __iter__(self) -> Iterator[str]:
         for line in self._lines:
-            yield self._shortened(line) if len(line) > self._LONG and "\0" not in line else line
+            yield self._shortened(line) if len(line) > self._LONG else line
 
     def restored(self, cells: list[str]) -> list[str]:
         """The cells of the row that was read last, as they are in the file."""
         if not self._aside:
             return cells
+        marks = self._marks
         whole = [
-            self._MARK.sub(lambda mark: self._aside[int(mark[1])], cell) if "\0" in cell else cell for cell in cells
+            marks.sub(lambda mark: self._aside[int(mark[1])], cell) if self._mark in cell else cell for cell in cells
         ]
         self._aside = []
         return whole
@@ -349,7 +353,7 @@ class _WithoutLists:
             if end - start < self._LONG:
                 kept, begin = kept + line[begin : start + 1], start + 1
                 continue
-            kept += f"{line[begin:start]}\0{len(self._aside)}\0"
+            kept += f"{line[begin:start]}{self._mark}{len(self._aside)}x"
             self._aside.append(line[start:end])
             begin = end
         return kept + line[begin:]
