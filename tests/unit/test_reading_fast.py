@@ -93,10 +93,9 @@ def test_reading_ahead_keeps_order_and_passes_errors_on() -> None:
         raise ValueError("no more")
 
     assert list(ahead(iter(range(100)))) == list(range(100))
-    found = []
+    found: list[int] = []
     with pytest.raises(ValueError, match="no more"):
-        for number in ahead(failing()):
-            found.append(number)
+        found.extend(ahead(failing()))
     assert found == list(range(5))
 
 
