@@ -1,4 +1,6 @@
--- The one way in for vectors. A writer copies rows into its own temporary table `lookalike_batch` and calls this in
+-- The way in for vectors of which something may be known already. (Those of an import of which nothing is, neither places
+-- nor images, are copied straight into the tables, which comes to the same: see `_write_unknown` in store/writing.py.)
+-- A writer copies rows into its own temporary table `lookalike_batch` and calls this in
 -- the same transaction:
 --
 --     image_id uuid, sha256 bytea, media_type text, width integer, height integer, byte_size bigint,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,6 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from lookalike.errors import DatabaseError, ImageNotFound, ModelMismatch
-from lookalike.reports import ImportReport, IngestReport
 from lookalike.store.claims import release
 from lookalike.store.database import Database
 from lookalike.store.models import add_model
@@ -33,6 +31,7 @@ LONGEST_COLLECTION = 200
 
 _NAMES = {"uri": "file", "key": "key", "image_id": "image"}
 _ATTEMPTS = 8
+_TOGETHER = 500  # vectors; their numbers then fit into a processor's cache
 _RACES = (psycopg.errors.UniqueViolation, psycopg.errors.DeadlockDetected, psycopg.errors.ForeignKeyViolation)
 _T = TypeVar("_T")
 
@@ -494,31 +493,6 @@ def remember_query(
             raise
 
 
-def begin_run(database: Database, command: str, model: Model) -> int:
-    """Note that a command has started; returns the id of the run."""
-    with database.transaction() as connection:
-        row = connection.execute(
-            "insert into lookalike.runs (command, model) values (%s, %s) returning run_id", [command, model.name]
-        ).fetchone()
-    assert row is not None
-    return int(row[0])
-
-
-def end_run(database: Database, run_id: int, report: IngestReport | ImportReport, exit_code: int) -> None:
-    """Note what a run did, what it cost and how it ended."""
-    counts = dataclasses.asdict(report)
-    counts["stopped"] = report.stopped and redacted(report.stopped)
-    del counts["model"]
-    calls, tokens = counts.pop("calls", 0), counts.pop("tokens", 0)
-    with database.transaction() as connection:
-        connection.execute(
-            "update lookalike.runs"
-            "   set ended_at = clock_timestamp(), counts = %s, calls = %s, tokens = %s, exit_code = %s"
-            " where run_id = %s",
-            [Jsonb(counts), calls, tokens, exit_code, run_id],
-        )
-
-
 def half_vector(vector: Vector) -> HalfVector:
     """The stored form of a vector: 1024 half-precision numbers, zero-padded where the model gives fewer."""
     stored = np.zeros(DIMENSIONS, np.float16)
@@ -539,10 +513,11 @@ def _dumped(document: Mapping[str, Any]) -> str | bytes:
 
 def _half_vectors(vectors: Sequence[Vector]) -> Iterator[HalfVector]:
     """`half_vector` of many of one length, in a fraction of the time."""
-    stored = np.zeros((len(vectors), DIMENSIONS), np.float16)
-    if vectors:
-        stored[:, : len(vectors[0])] = vectors
-    return map(HalfVector, stored)
+    for first in range(0, len(vectors), _TOGETHER):
+        some = np.array(vectors[first : first + _TOGETHER])
+        stored = np.zeros((len(some), DIMENSIONS), np.float16)
+        stored[:, : some.shape[1]] = some
+        yield from map(HalfVector, stored)
 
 
 def _write_unknown(connection: psycopg.Connection, model: Model, files: Sequence[NewFile]) -> Written | None:

@@ -33,13 +33,12 @@ from lookalike.reports import BuildProgress, ImportReport
 from lookalike.store.database import Database
 from lookalike.store.index import build_index, drop_index, may_build
 from lookalike.store.reading import model_to_search, stored_vectors
+from lookalike.store.runs import begin_run, end_run
 from lookalike.store.writing import (
     COLLECTION,
     NewFailure,
     NewFile,
     Place,
-    begin_run,
-    end_run,
     forget_row_failures,
     record_failures,
     remove_abandoned,
