@@ -224,6 +224,7 @@ class Client:
         self._lock = threading.Lock()
         self._usage = Usage()
         self._row: tuple[object, int] = (None, 0)
+        self._ready: tuple[object, requests.PreparedRequest, dict[str, Any]] | None = None
         # The session is made ready here and only read by the calls, because threads share it.
         self._session = requests.Session()
         self._session.headers["User-Agent"] = "lookalike"
@@ -260,9 +261,7 @@ class Client:
             ServiceError: no further call can succeed, `stop` was set (`Interrupted`) or the budget is spent
                 (`BudgetSpent`).
         """
-        # No redirects: the key is for nobody else. As a stream, so that an answer that breaks off is counted, too.
-        send = partial(self._session.post, self._endpoint + path, params=params, headers=headers, data=body)
-        send = partial(send, allow_redirects=False, stream=True)
+        send = partial(self._send, path, params or {}, headers, body)
         began = _now()
         deadline = began + self._patience.deadline
         last, request_id = Retry("rate-limited", f"all of its {self._rate:g} calls a second are spoken for"), None
@@ -303,6 +302,29 @@ class Client:
         if attempts and self._tenth_in_a_row("given up"):
             raise ServiceError(f"The service cannot be reached: {_IN_A_ROW} inputs in a row were given up. {given_up}")
         return ItemError(last.code, given_up, retryable=True, request_id=request_id)
+
+    def _send(
+        self,
+        path: str,
+        params: Mapping[str, str],
+        headers: Mapping[str, str],
+        body: bytes,
+        timeout: tuple[float, float],
+    ) -> requests.Response:
+        """Send one request, made ready once for all calls that differ in nothing but the body."""
+        name = (path, *params.items(), *headers.items())
+        ready = self._ready
+        if ready is None or ready[0] != name:
+            request = requests.Request("POST", self._endpoint + path, params=params, headers=headers)
+            prepared = self._session.prepare_request(request)
+            # as a stream, so that an answer that breaks off is counted, too
+            settings = self._session.merge_environment_settings(prepared.url, {}, True, None, None)
+            ready = self._ready = (name, prepared, dict(settings))
+        call = ready[1].copy()
+        call.body = body
+        call.headers["Content-Length"] = str(len(body))
+        # no redirects: the key is for nobody else
+        return self._session.send(call, timeout=timeout, allow_redirects=False, **ready[2])
 
     def _once(self, send: Callable[..., requests.Response], seconds: float) -> tuple[Answer | Verdict, str | None]:
         """One try: what came of it, and the service's own name for it."""
