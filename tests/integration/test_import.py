@@ -311,6 +311,14 @@ def test_two_that_import_the_same_at_once_store_it_once(images: Lookalike, dsn: 
     assert images.import_vectors(path).unchanged == count
 
 
+def test_digests_that_begin_alike_stop_nothing(images: Lookalike, dsn: str, tmp_path: Path) -> None:
+    """An id is the first half of a digest, and a file may say anything."""
+    digests = np.array(["ab" * 32, "ab" * 16 + "cd" * 16])
+    path = npz(tmp_path / "x.npz", uri=np.array(["a.jpg", "b.jpg"]), vectors=vectors(2), sha256=digests)
+    images.import_vectors(path)
+    assert rows(dsn, "select count(*), count(distinct image_id) from lookalike.files") == [(2, 1)]
+
+
 def test_what_had_failed_and_is_stored_now_has_not_failed(images: Lookalike, tmp_path: Path) -> None:
     uris = np.array(["https://x.example/1.jpg", "https://x.example/2.jpg"])
     broken = vectors(2)

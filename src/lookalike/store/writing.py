@@ -57,7 +57,7 @@ _PLACE = {
 _VECTOR = {"model": "text", "embedding": "halfvec", "changes": "text[]"}
 _IMAGES = {"image_id": "uuid", "sha256": "bytea"}
 _BATCH = {**_IMAGES, **_CONTENT, **_PLACE, **_VECTOR}
-_FILES = {"image_id": "uuid", "collection": "text", "uri": "text", "key": "text", "metadata": "jsonb"}
+_FILES = {"image_id": "uuid", **{name: kind for name, kind in _PLACE.items() if name != "exif"}}
 _EMBEDDINGS = {"image_id": "uuid", "model_id": "int4", "embedding": "halfvec"}
 
 _ANY_KNOWN = """
@@ -269,16 +269,17 @@ def write_files(
         if replace:
             # an import can be repeated, and the commit that notes its end waits for the disk
             connection.execute("set local synchronous_commit = off")
-            if (written := _write_unknown(connection, model, files)) is not None:
-                return written
-        _stage(connection, database, model, files)
-        row = connection.execute(
-            "select coalesce(abandoned, '{}'), unembedded, embedded, replaced from lookalike.merge_batch(%s, %s)",
-            [model.name, replace],
-        ).fetchone()
-        assert row is not None
+        written = _write_unknown(connection, model, files) if replace else None
+        if written is None:
+            _stage(connection, database, model, files)
+            row = connection.execute(
+                "select coalesce(abandoned, '{}'), unembedded, embedded, replaced from lookalike.merge_batch(%s, %s)",
+                [model.name, replace],
+            ).fetchone()
+            assert row is not None
+            written = Written(tuple(row[0]), *row[1:])
         release(connection, model, done)
-        return Written(tuple(row[0]), *row[1:])
+        return written
 
     return _in_spite_of_races(database, write)
 
@@ -524,8 +525,10 @@ def _write_unknown(connection: psycopg.Connection, model: Model, files: Sequence
     """Copy an import's files straight into the tables, as nearly all of a first load can be: half the work of merging.
 
     Returns:
-        None, with nothing written, where one of the files, its place or its image is known already.
+        None, with nothing written, where one of the files, its place or its image is known already, or is there twice.
     """
+    if any(file.content or file.changes or file.place.exif for file in files):
+        return None  # somebody here has seen the picture, so that it comes from no import
     images = {file.image_id: file.sha256 for file in files}
     uris = [file.place.uri for file in files]
     digests = [sha256 for sha256 in images.values() if sha256 is not None]
@@ -536,15 +539,15 @@ def _write_unknown(connection: psycopg.Connection, model: Model, files: Sequence
     row = connection.execute(_ANY_KNOWN, given).fetchone()
     assert row is not None
     any_known, any_failed = row
-    if any_known or len(set(uris)) < len(uris):
+    embedded = [file for file in files if file.embedding is not None]
+    if any_known or len(set(uris)) < len(uris) or len({file.image_id for file in embedded}) < len(embedded):
         return None
     found = connection.execute("select model_id from lookalike.models where name = %s", [model.name]).fetchone()
     assert found is not None
-    embedded = [file for file in files if file.embedding is not None]
     vectors = _half_vectors([file.embedding.vector for file in embedded if file.embedding is not None])
     _copy(connection, "lookalike.images", _IMAGES, images.items())
     places = ((file.image_id, file.place) for file in files)
-    rows = ((image_id, at.collection, at.uri, at.key, _json(at.metadata or {})) for image_id, at in places)
+    rows = ((i, at.collection, at.uri, at.fingerprint, at.key, _json(at.metadata or {})) for i, at in places)
     _copy(connection, "lookalike.files", _FILES, rows)
     ids = (file.image_id for file in embedded)
     _copy(connection, "lookalike.embeddings", _EMBEDDINGS, zip(ids, repeat(found[0]), vectors, strict=False))
