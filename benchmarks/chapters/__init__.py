@@ -11,6 +11,8 @@ from benchmarks.report import Chapter
 CHAPTERS: Mapping[str, str] = {
     "search": "searches against psycopg by hand: one at a time, from threads, many at once",
     "filters": "searches among a part of the library, against both ways by hand",
+    "load": "imports of precomputed vectors, beside COPY by hand",
+    "ingest": "pictures through the emulator, beside the loop of a tutorial",
     "peers": "other libraries with the same photos, each beside psycopg by hand",
 }
 """What there is to measure, in this order."""

@@ -9,6 +9,7 @@ from urllib.parse import quote, unquote, urlsplit
 from uuid import UUID
 
 _URL = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.-]*)://([^/?#\\]*)([^?#]*)(\?[^#]*)?(#.*)?", re.DOTALL)
+_PLAIN_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s?#@=\\]*")
 # a scheme begins where a word does; else a long word would be looked through from each of its letters
 _URL_IN_TEXT = re.compile(r"(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>`]+")
 _SEPARATORS = re.compile(r"([&;])")
@@ -89,6 +90,8 @@ def without_secrets(text: str) -> str:
     or a key, or belong to one. What else identifies the picture stays, byte for byte: ``?id=17``, the container before
     the ``@`` of ``abfs://``, a ``#`` in the name of an object. The same URL signed anew gives the same text.
     """
+    if _PLAIN_URL.fullmatch(text):
+        return text  # as most are
     if (match := _URL.fullmatch(text)) is None:
         return _CONNECTION_STRING.sub(r"\1…", text)
     scheme, authority, path, query, fragment = (part or "" for part in match.groups())

@@ -11,6 +11,7 @@ import sys
 import threading
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -297,6 +298,39 @@ def test_an_ingest_leaves_imported_vectors_alone(
     np.testing.assert_array_equal([found[uri_of(path)] for path in paths[:3]], wide)
 
 
+def test_two_that_import_the_same_at_once_store_it_once(images: Lookalike, dsn: str, tmp_path: Path) -> None:
+    count = 600
+    digests = np.array([sha256(str(n % 500).encode()).hexdigest() for n in range(count)])
+    uris = np.array([f"https://pictures.example/{n}.jpg" for n in range(count)])
+    path = npz(tmp_path / "x.npz", uri=uris, vectors=vectors(count), sha256=digests, price=np.arange(count))
+    with ThreadPoolExecutor(3) as threads:
+        reports = list(threads.map(lambda _: images.import_vectors(path), range(3)))
+    assert [report.failed for report in reports] == [0, 0, 0]
+    assert rows(dsn, "select count(*), count(distinct image_id) from lookalike.files") == [(count, 500)]
+    assert rows(dsn, "select count(*) from lookalike.embeddings") == [(500,)]
+    assert images.import_vectors(path).unchanged == count
+
+
+def test_digests_that_begin_alike_stop_nothing(images: Lookalike, dsn: str, tmp_path: Path) -> None:
+    """An id is the first half of a digest, and a file may say anything."""
+    digests = np.array(["ab" * 32, "ab" * 16 + "cd" * 16])
+    path = npz(tmp_path / "x.npz", uri=np.array(["a.jpg", "b.jpg"]), vectors=vectors(2), sha256=digests)
+    images.import_vectors(path)
+    assert rows(dsn, "select count(*), count(distinct image_id) from lookalike.files") == [(2, 1)]
+
+
+def test_what_had_failed_and_is_stored_now_has_not_failed(images: Lookalike, tmp_path: Path) -> None:
+    uris = np.array(["https://x.example/1.jpg", "https://x.example/2.jpg"])
+    broken = vectors(2)
+    broken[1] = 0
+    assert images.import_vectors(
+        npz(tmp_path / "x.npz", uri=uris[1:], vectors=broken[1:], model=np.array(MODEL))
+    ).failed
+    assert [failure.uri for failure in images.failures()] == ["https://x.example/2.jpg"]
+    assert images.import_vectors(npz(tmp_path / "x.npz", uri=uris, vectors=vectors(2))).embedded == 2
+    assert images.failures() == []
+
+
 # -- what is not -----------------------------------------------------------------------------------------------------
 
 
@@ -454,8 +488,8 @@ def test_damage_anywhere_raises_nothing_but_our_errors(tmp_path: Path) -> None:
 
 
 def test_a_run_that_is_stopped_adds_up_and_goes_on(images: Lookalike, dsn: str, tmp_path: Path) -> None:
-    uris = np.array([f"https://pictures.example/{n}.jpg" for n in range(1200)])
-    path = npz(tmp_path / "x.npz", uri=uris, vectors=vectors(1200))
+    uris = np.array([f"https://pictures.example/{n}.jpg" for n in range(3000)])
+    path = npz(tmp_path / "x.npz", uri=uris, vectors=vectors(3000))
     stop = threading.Event()
     seen: list[ImportReport] = []
 
@@ -465,12 +499,12 @@ def test_a_run_that_is_stopped_adds_up_and_goes_on(images: Lookalike, dsn: str, 
             stop.set()
 
     report = images.import_vectors(path, progress=progress, stop=stop)
-    assert (report.stopped, report.found, report.embedded, report.pending) == ("interrupted", 1200, 1000, 200)
-    assert seen[0].pending == 1200
+    assert (report.stopped, report.found, report.embedded, report.pending) == ("interrupted", 3000, 10, 2990)
+    assert seen[0].pending == 3000
     again = images.import_vectors(path)
-    assert (again.embedded, again.unchanged, again.pending, again.index) == (200, 1000, 0, "kept")
+    assert (again.embedded, again.unchanged, again.pending, again.index) == (2990, 10, 0, "built")
     runs = rows(dsn, "select command, model, exit_code, counts->>'embedded' from lookalike.runs order by run_id")
-    assert runs == [("import", MODEL, 130, "1000"), ("import", MODEL, 0, "200")]
+    assert runs == [("import", MODEL, 130, "10"), ("import", MODEL, 0, "2990")]
 
 
 def test_a_killed_load_is_completed_by_the_next(

@@ -33,6 +33,7 @@ from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 import numpy as np
+import orjson
 import requests
 import urllib3.exceptions
 
@@ -51,6 +52,7 @@ CONNECTIONS = 64
 
 _log = logging.getLogger("lookalike.embedders")
 
+_NUMBERS = {int, float, NoneType}
 _IN_A_ROW = 10  # equal failures without a success in between are the fault of no input
 _ROUNDING = 0.001
 _RESERVED_SECONDS = 0.2
@@ -226,6 +228,7 @@ class Client:
         self._lock = threading.Lock()
         self._usage = Usage()
         self._row: tuple[object, int] = (None, 0)
+        self._ready: tuple[object, requests.PreparedRequest, dict[str, Any]] | None = None
         # The session is made ready here and only read by the calls, because threads share it.
         self._session = requests.Session()
         self._session.headers["User-Agent"] = "lookalike"
@@ -262,9 +265,7 @@ class Client:
             ServiceError: no further call can succeed, `stop` was set (`Interrupted`) or the budget is spent
                 (`BudgetSpent`).
         """
-        # No redirects: the key is for nobody else. As a stream, so that an answer that breaks off is counted, too.
-        send = partial(self._session.post, self._endpoint + path, params=params, headers=headers, data=body)
-        return self._persist(partial(send, allow_redirects=False, stream=True))
+        return self._persist(partial(self._post, path, params or {}, headers, body))
 
     def get(
         self, path: str, *, headers: Mapping[str, str], params: Mapping[str, str] | None = None
@@ -322,6 +323,29 @@ class Client:
             raise ServiceError(f"The service cannot be reached: {_IN_A_ROW} inputs in a row were given up. {given_up}")
         return ItemError(last.code, given_up, retryable=True, request_id=request_id)
 
+    def _post(
+        self,
+        path: str,
+        params: Mapping[str, str],
+        headers: Mapping[str, str],
+        body: bytes,
+        timeout: tuple[float, float],
+    ) -> requests.Response:
+        """Send one request, made ready once for all calls that differ in nothing but the body."""
+        name = (path, *params.items(), *headers.items())
+        ready = self._ready
+        if ready is None or ready[0] != name:
+            request = requests.Request("POST", self._endpoint + path, params=params, headers=headers)
+            prepared = self._session.prepare_request(request)
+            # as a stream, so that an answer that breaks off is counted, too
+            settings = self._session.merge_environment_settings(prepared.url, {}, True, None, None)
+            ready = self._ready = (name, prepared, dict(settings))
+        call = ready[1].copy()
+        call.body = body
+        call.headers["Content-Length"] = str(len(body))
+        # no redirects: the key is for nobody else
+        return self._session.send(call, timeout=timeout, allow_redirects=False, **ready[2])
+
     def _once(
         self, send: Callable[..., requests.Response], seconds: float, billable: bool
     ) -> tuple[Answer | Verdict, str | None]:
@@ -337,8 +361,7 @@ class Client:
                 is_json = "json" in headers.get("Content-Type", "").lower()
                 billed = billable and status == 200 and is_json
                 content = response.content
-            with suppress(ValueError, RecursionError):
-                document = json.loads(content)
+            document = _document(content)
             if isinstance(document, dict):
                 request_id = request_id or str(document.get("request_id") or "")[:100] or None
                 refused = bool(document.get("code") or document.get("error"))  # whatever the status says
@@ -446,7 +469,7 @@ def read_embeddings(
     for vector in vectors.values():
         if vector is None or problem:
             continue
-        if not isinstance(vector, list) or any(type(n) not in (int, float, NoneType) for n in vector):
+        if not isinstance(vector, list) or not set(map(type, vector)) <= _NUMBERS:
             problem = "a vector is no list of numbers"
         elif len(vector) != model.dimensions:
             problem = f"the model has {model.dimensions} dimensions, and a vector of {len(vector)} came"
@@ -471,6 +494,16 @@ def _embedding(model: Model, numbers: Any, request_id: str | None) -> Embedding 
     else:
         return Embedding(model, vector)
     return ItemError(code, f"The answer of {model} {damage}.", retryable=True, request_id=request_id)
+
+
+def _document(content: bytes) -> object:
+    """What JSON says, None where it is none."""
+    with suppress(ValueError):
+        return orjson.loads(content)
+    with suppress(ValueError, RecursionError):
+        # which takes NaN, too
+        return json.loads(content)
+    return None
 
 
 def _tokens(document: Mapping[str, Any]) -> int:

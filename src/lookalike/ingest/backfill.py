@@ -12,7 +12,7 @@ from uuid import UUID
 from lookalike.ingest.patience import Patiently
 from lookalike.ingest.sources import Candidate
 from lookalike.ingest.sources.folders import file_at
-from lookalike.store.claims import claim_lacking
+from lookalike.store.claims import FROM_THE_FIRST, claim_lacking
 from lookalike.store.database import Database
 from lookalike.store.reading import files_of
 from lookalike.store.writing import Place
@@ -35,12 +35,18 @@ def lacking(
     While others have the rest in hand, empty lists are given, as the others may die.
     """
     began = time.monotonic()
+    # each worker begins at a place of its own, and comes by the beginning later
+    after = worker
     while not halt.is_set():
         since = time.monotonic() - began + 1.0
-        images, others = patiently(partial(claim_lacking, database, model, worker, _CLAIMED_AT_ONCE, since=since))
+        claim = partial(claim_lacking, database, model, worker, _CLAIMED_AT_ONCE, since=since, after=after)
+        images, others = patiently(claim)
         if images:
+            after = max(images)
             files = patiently(partial(files_of, database, images))
             yield [_candidate(image_id, *of_image) for image_id, of_image in files.items()]
+        elif after != FROM_THE_FIRST:
+            after = FROM_THE_FIRST
         elif others:
             yield []
             halt.wait(_LOOK_AGAIN_SECONDS)

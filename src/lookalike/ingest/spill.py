@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from hashlib import blake2b
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 
 class Seen:
@@ -22,9 +22,55 @@ class Seen:
         """Add a thing; returns whether it is new."""
         return self._database.execute("insert or ignore into seen values (?)", [_digest(thing)]).rowcount > 0
 
+    def add_all(self, things: Iterable[str | bytes]) -> list[bool]:
+        """Add things; returns for each whether it is new."""
+        self._database.execute("begin")
+        insert = self._database.execute
+        new = [insert("insert or ignore into seen values (?)", [_digest(thing)]).rowcount > 0 for thing in things]
+        self._database.execute("commit")
+        return new
+
     def __contains__(self, thing: str | bytes) -> bool:
         with closing(self._database.execute("select 1 from seen where digest = ?", [_digest(thing)])) as found:
             return found.fetchone() is not None
+
+    def close(self) -> None:
+        """Give the file back."""
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Firsts:
+    """For each name the first thing that was noted of it, in a temporary file, as digests. One thread at a time.
+
+    Names are told apart for certain, things but for one chance in 2⁶⁴, as they may be large and nobody means them to
+    be mistaken.
+    """
+
+    def __init__(self) -> None:
+        self._database = sqlite3.connect("", check_same_thread=False, isolation_level=None)
+        self._database.execute("create table firsts (name blob primary key, thing integer) without rowid")
+
+    def note_all(self, entries: Iterable[tuple[str | bytes, bytes]]) -> list[Literal["new", "same", "other"]]:
+        """Note things by name; returns for each whether it is the first one, or the same as the first one."""
+        self._database.execute("begin")
+        found = [self._note(_digest(name), hash(thing)) for name, thing in entries]
+        self._database.execute("commit")
+        return found
+
+    def _note(self, name: bytes, thing: int) -> Literal["new", "same", "other"]:
+        if self._database.execute("insert or ignore into firsts values (?, ?)", [name, thing]).rowcount > 0:
+            return "new"
+        first = self._database.execute("select thing from firsts where name = ?", [name]).fetchall()
+        return "same" if first == [(thing,)] else "other"
+
+    def __contains__(self, name: str | bytes) -> bool:
+        return bool(self._database.execute("select 1 from firsts where name = ?", [_digest(name)]).fetchall())
 
     def close(self) -> None:
         """Give the file back."""

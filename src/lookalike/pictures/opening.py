@@ -93,13 +93,15 @@ class _Guarded(io.BytesIO):
         self._seconds = seconds
         # the thread's own time: a busy machine makes no picture a bad one
         self._end = time.thread_time() + seconds
+        # to ask for that is a call of the system, and it cannot have passed before as much has passed on the wall
+        self._soonest = time.monotonic() + seconds
         # a directory of a TIFF may name the same megabytes thousands of times, and older Pillows keep each copy
         self._left = 8 * len(data) + (1 << 24)
 
     def read(self, size: int | None = -1, /) -> bytes:
         block = super().read(size)
         self._left -= len(block)
-        if time.thread_time() > self._end:
+        if time.monotonic() >= self._soonest and self._has_had_enough():
             self.refusal = ItemError(
                 "too-slow", f"The picture is not unpacked after {self._seconds:g} seconds. Save it anew, as plain JPEG."
             )
@@ -108,6 +110,11 @@ class _Guarded(io.BytesIO):
         if self.refusal is not None:
             raise self.refusal
         return block
+
+    def _has_had_enough(self) -> bool:
+        left = self._end - time.thread_time()
+        self._soonest = time.monotonic() + max(left, 0.0)
+        return left < 0
 
 
 @contextlib.contextmanager

@@ -1,4 +1,6 @@
--- The one way in for vectors. A writer copies rows into its own temporary table `lookalike_batch` and calls this in
+-- The way in for vectors of which something may be known already. (Those of an import of which nothing is, neither places
+-- nor images, are copied straight into the tables, which comes to the same: see `_write_unknown` in store/writing.py.)
+-- A writer copies rows into its own temporary table `lookalike_batch` and calls this in
 -- the same transaction:
 --
 --     image_id uuid, sha256 bytea, media_type text, width integer, height integer, byte_size bigint,
@@ -40,9 +42,15 @@ create or replace function lookalike.merge_batch(
 )
     language plpgsql
     set search_path = pg_catalog, pg_temp
+    -- A batch is small. Plans are kept, and the tables may have grown from nothing since they were made: their rows are
+    -- looked up by their indexes whatever statistics say.
+    set enable_seqscan = off
+    set enable_hashjoin = off
+    set enable_mergejoin = off
 as $$
 declare
-    id integer;
+    id    integer;
+    known boolean;
 begin
     select m.model_id into id from lookalike.models m where m.name = merge_batch.model;
     if not found then
@@ -53,68 +61,74 @@ begin
             using errcode = 'check_violation';
     end if;
 
-    -- images are found again by their bytes, whatever id they got when they were first seen
-    update pg_temp.lookalike_batch b
-       set image_id = i.image_id
-      from lookalike.images i
-     where i.sha256 = b.sha256 and i.image_id <> b.image_id;
+    -- most batches of a first load meet nothing that is stored, and then all of this would find nothing
+    known := exists (select from pg_temp.lookalike_batch b join lookalike.images i on i.image_id = b.image_id)
+          or exists (select from pg_temp.lookalike_batch b join lookalike.images i on i.sha256 = b.sha256)
+          or exists (select from pg_temp.lookalike_batch b join lookalike.files f on f.uri = b.uri);
+    if known then
+        -- images are found again by their bytes, whatever id they got when they were first seen
+        update pg_temp.lookalike_batch b
+           set image_id = i.image_id
+          from lookalike.images i
+         where i.sha256 = b.sha256 and i.image_id <> b.image_id;
 
-    -- or by the place at which bytes turn up for the first time
-    update pg_temp.lookalike_batch b
-       set image_id = known.image_id
-      from (select distinct on (n.sha256) n.sha256, i.image_id
-              from pg_temp.lookalike_batch n
-              join lookalike.files f using (collection, uri)
-              join lookalike.images i on i.image_id = f.image_id
-             where i.sha256 is null and n.sha256 is not null
-               and not exists (select from lookalike.images o where o.sha256 = n.sha256)
-             order by n.sha256, i.image_id) known
-     where known.sha256 = b.sha256;
-
-    -- what is known by its URI alone is whatever lies there, in this collection or else in another
-    if merge_batch.replace then
+        -- or by the place at which bytes turn up for the first time
         update pg_temp.lookalike_batch b
            set image_id = known.image_id
-          from (select distinct on (n.collection, n.uri) n.collection, n.uri, f.image_id
+          from (select distinct on (n.sha256) n.sha256, i.image_id
                   from pg_temp.lookalike_batch n
-                  join lookalike.files f on f.uri = n.uri
-                 where n.sha256 is null
-                 order by n.collection, n.uri, f.collection <> n.collection, f.collection) known
-         where b.sha256 is null and b.collection = known.collection and b.uri = known.uri
-           and b.image_id <> known.image_id;
-    end if;
+                  join lookalike.files f using (collection, uri)
+                  join lookalike.images i on i.image_id = f.image_id
+                 where i.sha256 is null and n.sha256 is not null
+                   and not exists (select from lookalike.images o where o.sha256 = n.sha256)
+                 order by n.sha256, i.image_id) known
+         where known.sha256 = b.sha256;
 
-    -- An id made from a URI may be that of an image whose bytes turned up there and have moved on since: what lies
-    -- there now is another picture.
-    update pg_temp.lookalike_batch b
-       set image_id = another.image_id
-      from (select n.uri, gen_random_uuid() as image_id
-              from pg_temp.lookalike_batch n
-              join lookalike.images i on i.image_id = n.image_id and i.sha256 is not null
-             where n.sha256 is null
-               and not exists (select from lookalike.files f where f.image_id = n.image_id and f.uri = n.uri)
-             group by n.uri) another
-     where b.sha256 is null and b.uri = another.uri;
+        -- what is known by its URI alone is whatever lies there, in this collection or else in another
+        if merge_batch.replace then
+            update pg_temp.lookalike_batch b
+               set image_id = known.image_id
+              from (select distinct on (n.collection, n.uri) n.collection, n.uri, f.image_id
+                      from pg_temp.lookalike_batch n
+                      join lookalike.files f on f.uri = n.uri
+                     where n.sha256 is null
+                     order by n.collection, n.uri, f.collection <> n.collection, f.collection) known
+             where b.sha256 is null and b.collection = known.collection and b.uri = known.uri
+               and b.image_id <> known.image_id;
+        end if;
 
-    if merge_batch.replace then
+        -- An id made from a URI may be that of an image whose bytes turned up there and have moved on since: what lies
+        -- there now is another picture.
         update pg_temp.lookalike_batch b
-           set fingerprint = coalesce(b.fingerprint, f.fingerprint)
-          from lookalike.files f
-         where f.collection = b.collection and f.uri = b.uri and f.image_id = b.image_id;
-    end if;
+           set image_id = another.image_id
+          from (select n.uri, gen_random_uuid() as image_id
+                  from pg_temp.lookalike_batch n
+                  join lookalike.images i on i.image_id = n.image_id and i.sha256 is not null
+                 where n.sha256 is null
+                   and not exists (select from lookalike.files f where f.image_id = n.image_id and f.uri = n.uri)
+                 group by n.uri) another
+         where b.sha256 is null and b.uri = another.uri;
 
-    -- what no source says anew stays, but for what was read from a picture that has changed
-    update pg_temp.lookalike_batch b
-       set key = coalesce(b.key, f.key),
-           metadata = case
-               when merge_batch.replace
-                   then case when f.image_id = b.image_id then f.metadata else f.metadata - 'exif' end
-                        || coalesce(b.metadata, '{}')
-               else lookalike.merged_metadata(
-                   case when f.image_id = b.image_id then f.metadata else f.metadata - 'exif' end, b.metadata)
-           end
-      from lookalike.files f
-     where f.collection = b.collection and f.uri = b.uri;
+        if merge_batch.replace then
+            update pg_temp.lookalike_batch b
+               set fingerprint = coalesce(b.fingerprint, f.fingerprint)
+              from lookalike.files f
+             where f.collection = b.collection and f.uri = b.uri and f.image_id = b.image_id;
+        end if;
+
+        -- what no source says anew stays, but for what was read from a picture that has changed
+        update pg_temp.lookalike_batch b
+           set key = coalesce(b.key, f.key),
+               metadata = case
+                   when merge_batch.replace
+                       then case when f.image_id = b.image_id then f.metadata else f.metadata - 'exif' end
+                            || coalesce(b.metadata, '{}')
+                   else lookalike.merged_metadata(
+                       case when f.image_id = b.image_id then f.metadata else f.metadata - 'exif' end, b.metadata)
+               end
+          from lookalike.files f
+         where f.collection = b.collection and f.uri = b.uri;
+    end if;
 
     -- ordered, so that two writers lock the same rows in the same order
     insert into lookalike.images (image_id, sha256, media_type, width, height, byte_size)
@@ -129,23 +143,25 @@ begin
        and (images.sha256 is null
             or images.sha256 = excluded.sha256 and images.byte_size is null and excluded.byte_size is not null);
 
-    with moved as (
-        delete from lookalike.files f
-         using pg_temp.lookalike_batch b
-         where f.collection = b.collection and f.uri = b.uri and f.image_id <> b.image_id
-     returning f.image_id as was, b.image_id as now
-    ), kept as (
-        -- an image that was known by its URI turns out to be another one: what was paid for stays
-        insert into lookalike.embeddings (image_id, model_id, embedding)
-        select distinct on (m.now, e.model_id) m.now, e.model_id, e.embedding
-          from moved m
-          join lookalike.images i on i.image_id = m.was and i.sha256 is null
-          join lookalike.images n on n.image_id = m.now and n.sha256 is not null
-          join lookalike.embeddings e on e.image_id = m.was
-         order by m.now, e.model_id
-            on conflict (image_id, model_id) do nothing
-    )
-    select array_agg(distinct m.was) into abandoned from moved m;
+    if known then
+        with moved as (
+            delete from lookalike.files f
+             using pg_temp.lookalike_batch b
+             where f.collection = b.collection and f.uri = b.uri and f.image_id <> b.image_id
+         returning f.image_id as was, b.image_id as now
+        ), kept as (
+            -- an image that was known by its URI turns out to be another one: what was paid for stays
+            insert into lookalike.embeddings (image_id, model_id, embedding)
+            select distinct on (m.now, e.model_id) m.now, e.model_id, e.embedding
+              from moved m
+              join lookalike.images i on i.image_id = m.was and i.sha256 is null
+              join lookalike.images n on n.image_id = m.now and n.sha256 is not null
+              join lookalike.embeddings e on e.image_id = m.was
+             order by m.now, e.model_id
+                on conflict (image_id, model_id) do nothing
+        )
+        select array_agg(distinct m.was) into abandoned from moved m;
+    end if;
 
     insert into lookalike.files (image_id, collection, uri, fingerprint, key, metadata)
     select distinct on (b.collection, b.uri)
@@ -160,7 +176,7 @@ begin
            is distinct from (excluded.fingerprint, excluded.key, excluded.metadata);
 
     replaced := 0;
-    if merge_batch.replace then
+    if known and merge_batch.replace then
         update lookalike.embeddings e
            set embedding = b.embedding, created_at = now()
           from (select distinct on (n.image_id) n.image_id, n.embedding

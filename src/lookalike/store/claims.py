@@ -18,6 +18,9 @@ from lookalike.types import Model
 _PRESENCE = ""
 """Stands in place of a model where a worker claims nothing but that it lives."""
 
+FROM_THE_FIRST = UUID(int=0)
+"""Comes before every image."""
+
 LEASE_SECONDS = 12.0
 """How long a claim holds without being renewed: what the others wait for the work of a worker that was killed."""
 
@@ -65,12 +68,13 @@ def claim(
 
 
 def claim_lacking(
-    database: Database, model: Model, worker: UUID, count: int, *, since: float
+    database: Database, model: Model, worker: UUID, count: int, *, since: float, after: UUID = FROM_THE_FIRST
 ) -> tuple[Sequence[UUID], bool]:
     """Claim up to `count` images that have files and no embedding under `model`, and did not fail for good.
 
     Args:
         since: seconds since the run began; what has failed in this time is not tried again.
+        after: of the images behind this one alone, so that a worker need not look again at all that it has done.
 
     Returns:
         The images, and whether others hold claims on images that lack an embedding still.
@@ -82,7 +86,8 @@ def claim_lacking(
             with lacking as (
                 select i.image_id
                   from lookalike.images i
-                 where exists (select from lookalike.files f where f.image_id = i.image_id)
+                 where i.image_id > %(after)s
+                   and exists (select from lookalike.files f where f.image_id = i.image_id)
                    and not exists (select from lookalike.embeddings e join lookalike.models m using (model_id)
                                     where e.image_id = i.image_id and m.name = %(model)s)
                    and not exists (select from lookalike.failures x
@@ -92,6 +97,7 @@ def claim_lacking(
                    and not exists (select from lookalike.claims c
                                     where c.model = %(model)s and c.image_id = i.image_id
                                       and c.expires_at >= clock_timestamp())
+                 order by i.image_id
                  limit %(count)s
                    for update skip locked
             )
@@ -102,7 +108,14 @@ def claim_lacking(
              where c.expires_at < clock_timestamp()
             returning image_id
             """,
-            {"model": model.name, "worker": worker, "lease": LEASE_SECONDS, "count": count, "since": since},
+            {
+                "model": model.name,
+                "worker": worker,
+                "lease": LEASE_SECONDS,
+                "count": count,
+                "since": since,
+                "after": after,
+            },
         ).fetchall()
         others = connection.execute(
             "select exists (select from lookalike.claims where model = %s and worker <> %s"

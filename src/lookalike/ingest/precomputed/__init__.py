@@ -6,6 +6,7 @@ index one by one takes many times as long.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import threading
@@ -22,34 +23,35 @@ import numpy as np
 from lookalike.embedders import dimensions_of
 from lookalike.errors import ConfigurationError, DatabaseError, LookalikeError, ModelMismatch
 from lookalike.ingest import failures_allowed
+from lookalike.ingest.ahead import ahead
 from lookalike.ingest.patience import Patiently
-from lookalike.ingest.precomputed.tables import VectorRow, VectorTable, damage_in, stored_form
+from lookalike.ingest.precomputed.tables import Problem, VectorRow, VectorTable, stored_forms
 from lookalike.ingest.sources import collection_named
 from lookalike.ingest.sources.candidate import Candidate, nameable
-from lookalike.ingest.spill import Seen
+from lookalike.ingest.spill import Firsts, Seen
 from lookalike.reports import BuildProgress, ImportReport
 from lookalike.store.database import Database
 from lookalike.store.index import build_index, drop_index, may_build
 from lookalike.store.reading import model_to_search, stored_vectors
+from lookalike.store.runs import begin_run, end_run
 from lookalike.store.writing import (
     COLLECTION,
     NewFailure,
     NewFile,
     Place,
-    begin_run,
-    end_run,
     forget_row_failures,
     record_failures,
     remove_abandoned,
     storable,
     write_files,
 )
-from lookalike.types import DIMENSIONS, Embedding, Model
+from lookalike.types import DIMENSIONS, Embedding, Model, Vector
 from lookalike.uris import path_of, uri_of, without_secrets
 
 __all__ = ["Import", "ImportOptions", "columns_named", "model_of"]
 
-_BATCH = 1_000
+_BATCH = 2_500
+_FIRST_BATCH = 10
 _LARGE_LOAD = 2_000
 """Rows from which on dropping an index and building it again may pay."""
 _ROWS_PER_PAGE = 3
@@ -193,15 +195,14 @@ class Import:
             LookalikeError: a file cannot be read to its end, or the database does not answer.
         """
         stored = model_to_search(self.database, self.model.name)
-        with Seen() as seen:
-            for batch in self._batches(seen):
-                vectors: Sequence[object] = [None] * len(batch.files)
-                if stored is not None:
-                    places = [(*file.place.name, file.sha256) for file in batch.files]
-                    vectors = stored_vectors(self.database, stored, places)
-                pairs = [(file, old) for file, old in zip(batch.files, vectors, strict=True) if file.embedding]
-                differ = [old for file, old in pairs if file.embedding and not _same(file.embedding, old)]
-                self._count(batch, len(differ), sum(old is not None for old in differ), 0)
+        for batch in self._until_stopped():
+            vectors: Sequence[object] = [None] * len(batch.files)
+            if stored is not None:
+                places = [(*file.place.name, file.sha256) for file in batch.files]
+                vectors = stored_vectors(self.database, stored, places)
+            pairs = [(file, old) for file, old in zip(batch.files, vectors, strict=True) if file.embedding]
+            differ = [old for file, old in pairs if file.embedding and not _same(file.embedding, old)]
+            self._count(batch, len(differ), sum(old is not None for old in differ), 0)
         return self._ended(replace(self._report, dry_run=True))
 
     def run(self) -> ImportReport:
@@ -214,9 +215,8 @@ class Import:
         self._run_id = run_id = begin_run(self.database, "import", self.model)
         failure: BaseException | None = None
         try:
-            with Seen() as seen:
-                for batch in self._batches(seen):
-                    self._write(batch)
+            for batch in self._until_stopped():
+                self._write(batch)
             if not self.stop.is_set():
                 for table in self.tables:
                     forget_row_failures(self.database, self.model, table.uri, run_id)
@@ -240,57 +240,73 @@ class Import:
             raise failure
         return report
 
-    # -- rows ---------------------------------------------------------------------------------------------------------
-
-    def _batches(self, seen: Seen) -> Iterator[_Batch]:
-        """What there is to write, until `stop` is set."""
+    def _until_stopped(self) -> Iterator[_Batch]:
+        """What there is to write, the next batch made ready meanwhile, until `stop` is set."""
         if self.progress is not None:
             self.progress(self._report)
-        for table in self.tables:
-            rows = table.rows()
-            while not self.stop.is_set() and (some := list(islice(rows, _BATCH))):
-                batch = _Batch(rows=len(some))
-                for row in some:
-                    self._take(row, table, seen, batch)
+        with contextlib.closing(ahead(self._batches())) as batches:
+            while not self.stop.is_set() and (batch := next(batches, None)) is not None:
                 yield batch
 
-    def _take(self, row: VectorRow, table: VectorTable, seen: Seen, batch: _Batch) -> None:
-        """Check one row, and put it where it belongs."""
-        nowhere = Place(f"{table.uri}#row-{row.row.number}", collection=self.collection)
-        if row.row.error is not None or row.row.place is None:
-            batch.fail(nowhere, "bad-row", row.row.error or "The row names no picture.")
-            return
-        candidate = self._named(row, table)
-        place, uri = candidate.place, candidate.place.uri.encode()
-        if candidate.error is not None:
-            batch.fail(place, candidate.code, candidate.error)
-            return
-        problem = row.error
-        if problem is None and row.model is None and not self.named and set(table.models) != {None}:
-            problem = "no-model", "Other rows say which model their vector is of, and this one does not."
-        if problem is None and row.model not in (None, self.model.name):
-            problem = "wrong-model", f"The row says that its vector is of {row.model}."
-        if problem is None and row.vector is None:
-            problem = "no-vector", "The row has no vector."
-        if problem is None and row.vector is not None:
-            problem = damage_in(row.vector, self.model.dimensions)
-        if problem is not None or row.vector is None:
+    # -- rows ---------------------------------------------------------------------------------------------------------
+
+    def _batches(self) -> Iterator[_Batch]:
+        """What there is to write, checked."""
+        with Firsts() as places, Seen() as contents:
+            for table in self.tables:
+                rows = table.rows()
+                # the first rows of a large load are few, as they still go into the index
+                size = _BATCH if table.count < _LARGE_LOAD else _FIRST_BATCH
+                while some := list(islice(rows, size)):
+                    yield self._checked(some, table, places, contents)
+                    size = _BATCH
+
+    def _checked(self, rows: Sequence[VectorRow], table: VectorTable, places: Firsts, contents: Seen) -> _Batch:
+        """Check rows, and put each where it belongs."""
+        batch = _Batch(rows=len(rows))
+        forms = stored_forms([row.vector for row in rows], self.model.dimensions)
+        sound: list[tuple[VectorRow, Place, Vector]] = []
+        unsound: list[tuple[VectorRow, Place, Problem]] = []
+        for row, form in zip(rows, forms, strict=True):
+            if row.row.error is not None or row.row.place is None:
+                batch.fail(self._nowhere(table, row), "bad-row", row.row.error or "The row names no picture.")
+                continue
+            candidate = self._named(row, table)
+            if candidate.error is not None:
+                batch.fail(candidate.place, candidate.code, candidate.error)
+            elif (problem := row.error or self._of_another_model(row, table)) is not None:
+                unsound.append((row, candidate.place, problem))
+            elif isinstance(form, tuple):
+                unsound.append((row, candidate.place, form))
+            else:
+                sound.append((row, candidate.place, form))
+        notes = places.note_all((place.uri, vector.tobytes()) for _, place, vector in sound)
+        new = [each for each, note in zip(sound, notes, strict=True) if note == "new"]
+        for (row, place, _), note in zip(sound, notes, strict=True):
+            if note == "other":
+                message = f"An earlier row has another vector for {place.uri}, which was kept."
+                batch.fail(self._nowhere(table, row), "duplicate-uri", message)
+        for row, place, (code, message) in unsound:
             # a file that is stored has not failed because another row says nonsense of it
-            code, message = problem or ("no-vector", "The row has no vector.")
-            batch.fail(nowhere if b"uri" + uri in seen else place, code, message)
-            return
-        vector = stored_form(row.vector)
-        first = seen.add(b"uri" + uri)
-        if seen.add(b"row" + sha256(uri).digest() + vector.tobytes()) and not first:
-            message = f"An earlier row has another vector for {place.uri}, which was kept."
-            batch.fail(nowhere, "duplicate-uri", message)
-            return
-        if not first:
-            return
-        digest = row.sha256 or sha256(uri).digest()
+            batch.fail(self._nowhere(table, row) if place.uri in places else place, code, message)
         # of several rows with the same bytes the first one's vector counts, also when they are imported again
-        embedding = Embedding(self.model, vector) if seen.add(b"image" + digest) else None
-        batch.files.append(NewFile(place, UUID(bytes=digest[:16]), None, embedding, sha256=row.sha256))
+        is_new = iter(contents.add_all(row.sha256 for row, _, _ in new if row.sha256 is not None))
+        for row, place, vector in new:
+            digest = row.sha256 or sha256(place.uri.encode()).digest()
+            embedding = Embedding(self.model, vector) if row.sha256 is None or next(is_new) else None
+            batch.files.append(NewFile(place, UUID(bytes=digest[:16]), None, embedding, sha256=row.sha256))
+        return batch
+
+    def _nowhere(self, table: VectorTable, row: VectorRow) -> Place:
+        """Where the failure of a row is noted that stands for no file."""
+        return Place(f"{table.uri}#row-{row.row.number}", collection=self.collection)
+
+    def _of_another_model(self, row: VectorRow, table: VectorTable) -> Problem | None:
+        if row.model is None and not self.named and set(table.models) != {None}:
+            return "no-model", "Other rows say which model their vector is of, and this one does not."
+        if row.model not in (None, self.model.name):
+            return "wrong-model", f"The row says that its vector is of {row.model}."
+        return None
 
     def _named(self, row: VectorRow, table: VectorTable) -> Candidate:
         """The file that a row names: an absolute or relative path, or a URL."""

@@ -62,6 +62,8 @@ class Candidate:
 def nameable(candidate: Candidate) -> Candidate:
     """`candidate`, or where its URI does not fit into the tables, one that says so, under a URI that does."""
     place = candidate.place
+    if place.uri.isascii() and len(place.uri) <= _LONGEST_URI and "\0" not in place.uri:
+        return candidate
     uri, data = storable(place.uri), place.uri.encode("utf-8", "surrogatepass")
     if len(data) > _LONGEST_URI:
         uri = storable(data[: _LONGEST_URI - 80].decode("utf-8", "ignore")) + f"...{sha256(data).hexdigest()}"

@@ -8,12 +8,13 @@ import json
 import math
 import os
 import re
+import secrets
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from decimal import Decimal
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -199,7 +200,7 @@ class Table:
         if numbers.null_count:
             return column.to_pylist()  # type: ignore[no-any-return]
         lengths = column.value_lengths().to_numpy(zero_copy_only=False)
-        flat = numbers.to_numpy(zero_copy_only=False).astype(np.float64)
+        flat = numbers.to_numpy(zero_copy_only=False)
         return np.split(flat, np.cumsum(lengths))[:-1]
 
     def _json_lines(self) -> Iterator[Mapping[str, Any] | str]:
@@ -218,9 +219,10 @@ class Table:
         csv.field_size_limit(_LARGEST_CELL)
         # Undecodable bytes may be part of a path, which is bytes as well.
         with open(self.path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            reader = csv.reader(file, delimiter=self._delimiter)
+            lines = _WithoutLists(file, self._delimiter)
+            reader = csv.reader(lines, delimiter=self._delimiter)
             next(reader, None)
-            for cells in reader:
+            for cells in map(lines.restored, reader):
                 if not cells:
                     continue
                 if len(cells) > len(self._header):
@@ -310,6 +312,65 @@ class Table:
         return ", ".join(map(repr, self.columns)) or "none"
 
 
+class _WithoutLists:
+    """Lines of CSV in which long lists in brackets are put aside, as vectors are.
+
+    A reader of CSV looks at each character, which takes several times as long as reading the numbers. What is put aside
+    holds nothing that means anything to the reader, wherever it stands.
+
+    Args:
+        lines: with their ends.
+    """
+
+    _LONG = 200
+
+    def __init__(self, lines: Iterable[str], delimiter: str) -> None:
+        self._lines, self._delimiter = lines, delimiter
+        self._aside: list[str] = []
+        # nothing that a file could hold
+        self._mark = secrets.token_hex(8)
+        self._marks = re.compile(f"{self._mark}([0-9]+)x")
+
+    def __iter__(self) -> Iterator[str]:
+        for line in self._lines:
+            yield self._shortened(line) if len(line) > self._LONG else line
+
+    def restored(self, cells: list[str]) -> list[str]:
+        """The cells of the row that was read last, as they are in the file."""
+        if not self._aside:
+            return cells
+        marks = self._marks
+        whole = [
+            marks.sub(lambda mark: self._aside[int(mark[1])], cell) if self._mark in cell else cell for cell in cells
+        ]
+        self._aside = []
+        return whole
+
+    def _shortened(self, line: str) -> str:
+        kept, begin = "", 0
+        while (start := line.find("[", begin)) >= 0:
+            end = self._end(line, start)
+            if end - start < self._LONG:
+                kept, begin = kept + line[begin : start + 1], start + 1
+                continue
+            kept += f"{line[begin:start]}{self._mark}{len(self._aside)}x"
+            self._aside.append(line[start:end])
+            begin = end
+        return kept + line[begin:]
+
+    def _end(self, line: str, start: int) -> int:
+        """Where the list ends that begins at `start`, if it is a cell of its own; else `start`."""
+        before = line[start - 1 : start]
+        if before == '"':
+            end = line.find('"', start)
+        elif before in ("", self._delimiter):
+            end = line.find(self._delimiter, start)
+            end = len(line.rstrip("\r\n")) if end < 0 else end
+        else:
+            return start
+        return end if line[end - 1] == "]" and line.find('"', start, end) < 0 else start
+
+
 def row_of(
     table: str,
     number: int,
@@ -333,11 +394,12 @@ def row_of(
         inner = _object(cells.get(unfolded)) if unfolded is not None else None
         metadata = {} if inner is None else ready_for_json(inner)
         metadata |= {
-            _text(name): ready_for_json(value)
+            _column(name): ready_for_json(value)
             for name, value in cells.items()
             if name not in (place_column, key_column) and name not in apart and (name != unfolded or inner is None)
         }
-        size = len(json.dumps(metadata)) if metadata else 0
+        # as JSON no character takes more than twelve
+        size = len(json.dumps(metadata)) if 12 * len(repr(metadata)) > _MOST_METADATA else 0
     except RecursionError:
         return Row(number, error=f"Row {number} of {table} holds lists that lie too deep in each other.")
     if place_column is not None and (not isinstance(place, str) or not place.strip()):
@@ -412,6 +474,10 @@ def _is_nameable(place: str) -> bool:
 def _text(value: str) -> str:
     whole = storable(value)
     return redacted(whole) if _MAY_HOLD_SECRETS.search(whole) else whole
+
+
+_column = lru_cache(maxsize=1000)(_text)
+"""The name of a column, which is the same in each row."""
 
 
 def _object(value: object) -> Mapping[str, Any] | None:
