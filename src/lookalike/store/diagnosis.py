@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import psycopg
+from psycopg import sql
 
 from lookalike.config import Settings
 from lookalike.errors import LookalikeError
 from lookalike.store import schema
 from lookalike.store.database import Database
-from lookalike.store.models import models
+from lookalike.store.models import StoredModel, models
+from lookalike.store.server_settings import Library, advice, read_settings
 
 _SCARCE_BYTES = 2 << 30
 
@@ -34,14 +36,14 @@ def diagnose(settings: Settings) -> list[Finding]:
         with Database.open(settings, checked=False) as database, database.transaction() as connection:
             return [
                 Finding("ok", "database", f"{database.place}, {_server_version(connection)}"),
-                *_tables(connection),
+                *_tables(connection, embedded=settings.database_url is None),
                 *_disk(settings),
             ]
     except LookalikeError as error:
         return [Finding("fail", "database", "cannot be used.", str(error))]
 
 
-def _tables(connection: psycopg.Connection) -> Iterator[Finding]:
+def _tables(connection: psycopg.Connection, *, embedded: bool) -> Iterator[Finding]:
     try:
         schema.check(connection)
     except LookalikeError as error:
@@ -57,7 +59,10 @@ def _tables(connection: psycopg.Connection) -> Iterator[Finding]:
     else:
         yield Finding("ok", "functions", "and views are all there")
     yield _plain_sql(connection)
-    for stored in models(connection):
+    found = models(connection)
+    if found:
+        yield from _server_settings(connection, found, embedded=embedded)
+    for stored in found:
         subject = f"index of {stored.model.name}"
         if stored.index_ready:
             yield Finding("ok", subject, stored.index)
@@ -95,6 +100,28 @@ def _plain_sql(connection: psycopg.Connection) -> Finding:
         )
     chosen = ", ".join(f"{name} = {found[name]}" for name in schema.DEFAULTS)
     return Finding("ok", "plain SQL", f"LIMIT gives as many rows as exist ({chosen})")
+
+
+def _server_settings(
+    connection: psycopg.Connection, found: Sequence[StoredModel], *, embedded: bool
+) -> Iterator[Finding]:
+    """What the server is set to, against what this library needs."""
+    settings, library = read_settings(connection), Library.of(connection, found)
+    name = sql.Identifier(connection.info.dbname).as_string(connection)
+    fits = True
+    for advised in advice(settings, library, name):
+        fits = False
+        if embedded and advised.statement.startswith("alter system"):
+            remedy = "The private server takes what this machine has. Use a larger one, or LOOKALIKE_DATABASE_URL."
+        else:
+            restart = ", and start the server anew" if advised.restart else ""
+            remedy = f"If the machine has it, run as a superuser{restart}: {advised.statement} select pg_reload_conf();"
+        if advised.statement.startswith("alter database"):
+            remedy = f"As the owner, run: {advised.statement}"
+        yield Finding("warn", f"server, {advised.setting}", f"is {advised.reason}", remedy)
+    if fits:
+        detail = f"its settings are enough for {library.indexes / (1 << 20):,.0f} MB of HNSW indexes"
+        yield Finding("ok", "server", detail)
 
 
 def _disk(settings: Settings) -> Iterator[Finding]:

@@ -159,6 +159,12 @@ def graph_bytes(rows: int, m: int = 16) -> int:
     return rows * (2_250 + 34 * m) * 103 // 100 + 8 * _MIB
 
 
+def build_memory(shared_buffers: int, maintenance_work_mem: int) -> int:
+    """Bytes that a build takes at most, as far as can be told of a server's memory from its settings."""
+    # shared_buffers is a quarter of the memory where anybody has thought about it
+    return min(max(2 * shared_buffers, maintenance_work_mem), _MOST_MEMORY)
+
+
 def bytes_of(size: str) -> int:
     """A size such as ``512MB`` or ``2 GB`` in bytes, as PostgreSQL counts them.
 
@@ -261,9 +267,8 @@ def _plan(
     notes: list[str] = []
     needed = max(graph_bytes(rows, _m(found.options)), _LEAST_MEMORY)
     if memory is None:
-        # shared_buffers is a quarter of the memory where anybody has thought about it
-        most = max(2 * settings["shared_buffers"], settings["maintenance_work_mem"])
-        memory = min(needed, most, _MOST_MEMORY)
+        most = build_memory(settings["shared_buffers"], settings["maintenance_work_mem"])
+        memory = min(needed, most)
         if memory < needed:
             notes.append(
                 f"The graph takes about {_megabytes(needed)}, and the server seems to have {_megabytes(most)} to "
