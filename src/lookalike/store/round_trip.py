@@ -1,7 +1,7 @@
 """Several statements in one round trip, which is a transaction of its own: neither begin nor commit is sent.
 
 psycopg's pipeline mode does the same in twice the time, which its client spends on waiting for each step by itself; a
-search by the index is so short that this was a tenth of it (`benchmarks/`, chapter search).
+search by the index is so short that this mattered (docs/decisions/0011).
 """
 
 from __future__ import annotations
