@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import io
 import threading
+import time
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -25,7 +26,7 @@ from lookalike.emulator import Emulator, expected_vector
 from lookalike.pictures.check import check_picture
 from lookalike.store.database import Database
 from lookalike.store.models import add_model
-from lookalike.store.nearest import nearest
+from lookalike.store.nearest import Ask, nearest, nearest_to_each
 from lookalike.store.reading import model_to_search
 from lookalike.store.rights import grant
 from lookalike.store.round_trip import Statement
@@ -154,6 +155,29 @@ def test_the_scan_options_of_a_search_do_not_stay(database: Database) -> None:
     assert shown() == before  # of the same connection
     nearest(database, stored, clustered(1)[0], limit=40_000, exact=False)
     assert shown() == before
+
+
+def test_connections_and_statements_that_were_lost_meanwhile(database: Database) -> None:
+    vectors = clustered(200)
+    write_vectors(database, vectors)
+    stored = model_to_search(database, None)
+    assert stored is not None
+    found = nearest(database, stored, vectors[0], limit=5, exact=False)
+    database.together([("deallocate all", {})])
+    assert nearest(database, stored, vectors[0], limit=5, exact=False).hits == found.hits
+
+    many = [Ask(vector) for vector in vectors]
+    together = nearest_to_each(database, stored, many, limit=5, exact=False)  # over several connections
+    assert [result.hits[0].similarity > 0.999 for result in together] == [True] * len(many)
+    with database.session() as connection:
+        lost = connection.execute(
+            "select count(pg_terminate_backend(pid)) from pg_stat_activity"
+            " where datname = current_database() and pid <> pg_backend_pid()"
+        ).fetchone()
+    assert lost is not None
+    assert lost[0] > 2
+    time.sleep(0.25)
+    assert nearest_to_each(database, stored, many, limit=5, exact=False)[0].hits == found.hits
 
 
 def test_equal_distances_come_in_the_order_of_their_ids(database: Database) -> None:

@@ -253,7 +253,10 @@ class Database:
                 break
             if time.monotonic() - left < _FRESH_SECONDS:
                 return at_hand
-            at_hand[0].close()
+            pooled = at_hand[0]
+            about = pooled.info
+            pooled.close()
+            about["returned"] = left  # it has lain idle since, so that the pool looks whether it lives
         pooled = self.engine.raw_connection()
         connection = pooled.driver_connection
         assert isinstance(connection, psycopg.Connection)
