@@ -28,6 +28,9 @@ DIMENSIONS = 1024
 Vector: TypeAlias = npt.NDArray[np.float32]
 """A one-dimensional float32 array, ``(dimensions,)`` as the model gives it, not normalised."""
 
+StoredVector: TypeAlias = npt.NDArray[np.float16]
+"""The same as the tables hold it, ``(dimensions,)``: each number rounded once to half precision."""
+
 _MODEL_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*(\+[A-Za-z0-9._-]+)*")
 
 

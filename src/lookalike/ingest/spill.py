@@ -24,11 +24,9 @@ class Seen:
 
     def add_all(self, things: Iterable[str | bytes]) -> list[bool]:
         """Add things; returns for each whether it is new."""
-        self._database.execute("begin")
-        insert = self._database.execute
-        new = [insert("insert or ignore into seen values (?)", [_digest(thing)]).rowcount > 0 for thing in things]
-        self._database.execute("commit")
-        return new
+        return _inserted(
+            self._database, "insert or ignore into seen values (?)", [(_digest(thing),) for thing in things]
+        )
 
     def __contains__(self, thing: str | bytes) -> bool:
         with closing(self._database.execute("select 1 from seen where digest = ?", [_digest(thing)])) as found:
@@ -58,14 +56,11 @@ class Firsts:
 
     def note_all(self, entries: Iterable[tuple[str | bytes, bytes]]) -> list[Literal["new", "same", "other"]]:
         """Note things by name; returns for each whether it is the first one, or the same as the first one."""
-        self._database.execute("begin")
-        found = [self._note(_digest(name), hash(thing)) for name, thing in entries]
-        self._database.execute("commit")
-        return found
+        rows = [(_digest(name), hash(thing)) for name, thing in entries]
+        new = _inserted(self._database, "insert or ignore into firsts values (?, ?)", rows)
+        return ["new" if is_new else self._compared(*row) for is_new, row in zip(new, rows, strict=True)]
 
-    def _note(self, name: bytes, thing: int) -> Literal["new", "same", "other"]:
-        if self._database.execute("insert or ignore into firsts values (?, ?)", [name, thing]).rowcount > 0:
-            return "new"
+    def _compared(self, name: bytes, thing: int) -> Literal["same", "other"]:
         first = self._database.execute("select thing from firsts where name = ?", [name]).fetchall()
         return "same" if first == [(thing,)] else "other"
 
@@ -110,6 +105,21 @@ class Lookup:
     def close(self) -> None:
         """Give the file back."""
         self._database.close()
+
+
+def _inserted(database: sqlite3.Connection, statement: str, rows: Sequence[tuple[Any, ...]]) -> list[bool]:
+    """Insert rows in a transaction; returns for each whether it was not there yet."""
+    database.execute("begin")
+    before = database.total_changes
+    database.executemany(statement, rows)
+    if database.total_changes - before == len(rows):
+        new = [True] * len(rows)  # as nearly always: to ask after each of them takes twice as long
+    else:
+        database.execute("rollback")
+        database.execute("begin")
+        new = [database.execute(statement, row).rowcount > 0 for row in rows]
+    database.execute("commit")
+    return new
 
 
 def _plain(name: str) -> str:

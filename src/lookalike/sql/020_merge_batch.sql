@@ -1,5 +1,5 @@
 -- The way in for vectors of which something may be known already. (Those of an import of which nothing is, neither places
--- nor images, are copied straight into the tables, which comes to the same: see `_write_unknown` in store/writing.py.)
+-- nor images, are copied straight into the tables, which comes to the same: see store/importing.py.)
 -- A writer copies rows into its own temporary table `lookalike_batch` and calls this in
 -- the same transaction:
 --

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import repeat
 from typing import Any, Literal, TypeAlias, TypeVar
 from uuid import UUID
 
@@ -18,6 +17,7 @@ from psycopg.types.json import Jsonb
 
 from lookalike.errors import DatabaseError, ImageNotFound, ModelMismatch
 from lookalike.store.claims import release
+from lookalike.store.copying import copy_rows
 from lookalike.store.database import Database
 from lookalike.store.models import add_model
 from lookalike.types import DIMENSIONS, Content, Deleted, Embedding, Model, Vector
@@ -55,18 +55,7 @@ _PLACE = {
     "exif": "jsonb",
 }
 _VECTOR = {"model": "text", "embedding": "halfvec", "changes": "text[]"}
-_IMAGES = {"image_id": "uuid", "sha256": "bytea"}
-_BATCH = {**_IMAGES, **_CONTENT, **_PLACE, **_VECTOR}
-_FILES = {"image_id": "uuid", **{name: kind for name, kind in _PLACE.items() if name != "exif"}}
-_EMBEDDINGS = {"image_id": "uuid", "model_id": "int4", "embedding": "halfvec"}
-
-_ANY_KNOWN = """
-select exists (select from unnest(%(images)s::uuid[]) as g (image_id) join lookalike.images i using (image_id))
-       or exists (select from unnest(%(digests)s::bytea[]) as g (sha256) join lookalike.images i using (sha256))
-       or exists (select from unnest(%(uris)s::text[]) as g (uri) join lookalike.files f using (uri)),
-       exists (select from lookalike.failures where model = %(model)s)
-"""
-
+_BATCH = {"image_id": "uuid", "sha256": "bytea", **_CONTENT, **_PLACE, **_VECTOR}
 
 UNSUPPORTED = "unsupported"
 """The code of files that are no pictures, and never claimed to be any: they have not failed."""
@@ -219,7 +208,7 @@ def tell(database: Database, places: Sequence[Place]) -> None:
             _columns(ordered),
         )
 
-    _in_spite_of_races(database, update)
+    in_spite_of_races(database, update)
 
 
 def _columns(places: Sequence[Place]) -> list[list[Any]]:
@@ -227,7 +216,7 @@ def _columns(places: Sequence[Place]) -> list[list[Any]]:
         [place.collection for place in places],
         [place.uri for place in places],
         [place.key for place in places],
-        [None if place.metadata is None else _json(place.metadata) for place in places],
+        [None if place.metadata is None else json_of(place.metadata) for place in places],
     ]
 
 
@@ -248,14 +237,11 @@ class Written:
     replaced: int = 0
 
 
-def write_files(
-    database: Database, model: Model, files: Sequence[NewFile], *, done: Sequence[UUID] = (), replace: bool = False
-) -> Written:
+def write_files(database: Database, model: Model, files: Sequence[NewFile], *, done: Sequence[UUID] = ()) -> Written:
     """Write files, their images and embeddings in one transaction; the model is made if this is its first use.
 
     Args:
         done: images whose claims end with this transaction.
-        replace: embeddings that are stored with other numbers give way; else what is stored stays.
 
     Raises:
         ModelMismatch: an embedding belongs to another model; nothing is written.
@@ -266,22 +252,28 @@ def write_files(
 
     def write(connection: psycopg.Connection) -> Written:
         add_model(connection, model)
-        if replace:
-            # an import can be repeated, and the commit that notes its end waits for the disk
-            connection.execute("set local synchronous_commit = off")
-        written = _write_unknown(connection, model, files) if replace else None
-        if written is None:
-            _stage(connection, database, model, files)
-            row = connection.execute(
-                "select coalesce(abandoned, '{}'), unembedded, embedded, replaced from lookalike.merge_batch(%s, %s)",
-                [model.name, replace],
-            ).fetchone()
-            assert row is not None
-            written = Written(tuple(row[0]), *row[1:])
+        written = merge(connection, database, model, files)
         release(connection, model, done)
         return written
 
-    return _in_spite_of_races(database, write)
+    return in_spite_of_races(database, write)
+
+
+def merge(
+    connection: psycopg.Connection, database: Database, model: Model, files: Sequence[NewFile], *, replace: bool = False
+) -> Written:
+    """Merge files with what is stored, within the caller's transaction.
+
+    Args:
+        replace: embeddings that are stored with other numbers give way; else what is stored stays.
+    """
+    _stage(connection, database, model, files)
+    row = connection.execute(
+        "select coalesce(abandoned, '{}'), unembedded, embedded, replaced from lookalike.merge_batch(%s, %s)",
+        [model.name, replace],
+    ).fetchone()
+    assert row is not None
+    return Written(tuple(row[0]), *row[1:])
 
 
 def record_failures(
@@ -304,7 +296,7 @@ def record_failures(
         release(connection, model, done)
         return new
 
-    return _in_spite_of_races(database, record)
+    return in_spite_of_races(database, record)
 
 
 def _record(connection: psycopg.Connection, model: Model, failure: NewFailure, run_id: int) -> bool:
@@ -354,7 +346,7 @@ def remove_abandoned(database: Database, images: Sequence[UUID] | None = None) -
                 " where not exists (select from lookalike.files f where f.image_id = i.image_id)"
             ).fetchall()
         images = [image_id for (image_id,) in rows]
-    _in_spite_of_races(database, lambda connection: _remove_fileless(connection, images))
+    in_spite_of_races(database, lambda connection: _remove_fileless(connection, images))
 
 
 def delete_named(
@@ -392,7 +384,7 @@ def delete_named(
         emptied = {image for image, _, _ in gone} | set(images)
         return Deleted(len(gone), _remove_fileless(connection, sorted(emptied)))
 
-    return _in_spite_of_races(database, delete)
+    return in_spite_of_races(database, delete)
 
 
 def forget_row_failures(database: Database, model: Model, table: str, run_id: int) -> None:
@@ -445,7 +437,7 @@ def forget_files(database: Database, collection: str, uris: Sequence[str]) -> De
         names = {uri for (uri,) in failed} | {uri for uri, _ in gone}
         return Deleted(len(names), _remove_fileless(connection, sorted({image_id for _, image_id in gone})))
 
-    return _in_spite_of_races(database, forget)
+    return in_spite_of_races(database, forget)
 
 
 def _remove_fileless(connection: psycopg.Connection, images: Sequence[UUID]) -> int:
@@ -461,7 +453,7 @@ def _remove_fileless(connection: psycopg.Connection, images: Sequence[UUID]) -> 
     ).rowcount
 
 
-def _in_spite_of_races(database: Database, work: Callable[[psycopg.Connection], _T]) -> _T:
+def in_spite_of_races(database: Database, work: Callable[[psycopg.Connection], _T]) -> _T:
     """Do `work` in a transaction, again where another writer was in its way: its second try finds things settled."""
     for _ in range(_ATTEMPTS - 1):
         try:
@@ -501,7 +493,8 @@ def half_vector(vector: Vector) -> HalfVector:
     return HalfVector(stored)
 
 
-def _json(document: Mapping[str, Any]) -> Jsonb:
+def json_of(document: Mapping[str, Any]) -> Jsonb:
+    """A document as it is written into a column of the type ``jsonb``."""
     return Jsonb(document, dumps=_dumped)
 
 
@@ -521,45 +514,6 @@ def _half_vectors(vectors: Sequence[Vector]) -> Iterator[HalfVector]:
         yield from map(HalfVector, stored)
 
 
-def _write_unknown(connection: psycopg.Connection, model: Model, files: Sequence[NewFile]) -> Written | None:
-    """Copy an import's files straight into the tables, as nearly all of a first load can be: half the work of merging.
-
-    Returns:
-        None, with nothing written, where one of the files, its place or its image is known already, or is there twice.
-    """
-    if any(file.content or file.changes or file.place.exif for file in files):
-        return None  # somebody here has seen the picture, so that it comes from no import
-    images = {file.image_id: file.sha256 for file in files}
-    uris = [file.place.uri for file in files]
-    digests = [sha256 for sha256 in images.values() if sha256 is not None]
-    given = {"images": list(images), "digests": digests, "uris": uris, "model": model.name}
-    # The tables may have grown from nothing within a minute, and nobody has told the planner.
-    for setting in ("enable_seqscan", "enable_hashjoin", "enable_mergejoin"):
-        connection.execute(f"set local {setting} = off".encode())
-    row = connection.execute(_ANY_KNOWN, given).fetchone()
-    assert row is not None
-    any_known, any_failed = row
-    embedded = [file for file in files if file.embedding is not None]
-    if any_known or len(set(uris)) < len(uris) or len({file.image_id for file in embedded}) < len(embedded):
-        return None
-    found = connection.execute("select model_id from lookalike.models where name = %s", [model.name]).fetchone()
-    assert found is not None
-    vectors = _half_vectors([file.embedding.vector for file in embedded if file.embedding is not None])
-    _copy(connection, "lookalike.images", _IMAGES, images.items())
-    places = ((file.image_id, file.place) for file in files)
-    rows = ((i, at.collection, at.uri, at.fingerprint, at.key, _json(at.metadata or {})) for i, at in places)
-    _copy(connection, "lookalike.files", _FILES, rows)
-    ids = (file.image_id for file in embedded)
-    _copy(connection, "lookalike.embeddings", _EMBEDDINGS, zip(ids, repeat(found[0]), vectors, strict=False))
-    if any_failed:
-        connection.execute(
-            "delete from lookalike.failures where model = %s and (collection, uri) in"
-            " (select * from unnest(%s::text[], %s::text[]))",
-            [model.name, [file.place.collection for file in files], uris],
-        )
-    return Written(embedded=len(embedded))
-
-
 def _stage(connection: psycopg.Connection, database: Database, model: Model, files: Sequence[NewFile]) -> None:
     on_commit = "drop" if database.transaction_pooler else "delete rows"
     statement = _STAGING.format(vector=database.vector_schema, on_commit=on_commit)
@@ -573,20 +527,10 @@ def _stage(connection: psycopg.Connection, database: Database, model: Model, fil
             seen.sha256 if seen else file.sha256,
             *((seen.media_type, seen.width, seen.height, seen.byte_size) if seen else [None] * 4),
             *(place.collection, place.uri, place.fingerprint, place.key),
-            *(None if told is None else _json(told) for told in (place.metadata, place.exif)),
+            *(None if told is None else json_of(told) for told in (place.metadata, place.exif)),
             model.name,
             next(vectors) if file.embedding is not None else None,
             list(file.changes),
         )
 
-    _copy(connection, "pg_temp.lookalike_batch", _BATCH, map(row, files))
-
-
-def _copy(
-    connection: psycopg.Connection, table: str, columns: Mapping[str, str], rows: Iterable[tuple[Any, ...]]
-) -> None:
-    statement = f"copy {table} ({', '.join(columns)}) from stdin (format binary)"
-    with connection.cursor().copy(statement.encode()) as copy:
-        copy.set_types(list(columns.values()))
-        for row in rows:
-            copy.write_row(row)
+    copy_rows(connection, "pg_temp.lookalike_batch", _BATCH, map(row, files))

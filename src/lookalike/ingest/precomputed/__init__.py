@@ -27,25 +27,24 @@ from lookalike.ingest.ahead import ahead
 from lookalike.ingest.patience import Patiently
 from lookalike.ingest.precomputed.tables import Problem, VectorRow, VectorTable, stored_forms
 from lookalike.ingest.sources import collection_named
-from lookalike.ingest.sources.candidate import Candidate, nameable
+from lookalike.ingest.sources.candidate import Candidate, fits, nameable
 from lookalike.ingest.spill import Firsts, Seen
 from lookalike.reports import BuildProgress, ImportReport
 from lookalike.store.database import Database
+from lookalike.store.importing import ImportedFile, write_imported
 from lookalike.store.index import build_index, drop_index, may_build
 from lookalike.store.reading import model_to_search, stored_vectors
 from lookalike.store.runs import begin_run, end_run
 from lookalike.store.writing import (
     COLLECTION,
     NewFailure,
-    NewFile,
     Place,
     forget_row_failures,
     record_failures,
     remove_abandoned,
     storable,
-    write_files,
 )
-from lookalike.types import DIMENSIONS, Embedding, Model, Vector
+from lookalike.types import DIMENSIONS, Model, StoredVector
 from lookalike.uris import path_of, uri_of, without_secrets
 
 __all__ = ["Import", "ImportOptions", "columns_named", "model_of"]
@@ -200,8 +199,8 @@ class Import:
             if stored is not None:
                 places = [(*file.place.name, file.sha256) for file in batch.files]
                 vectors = stored_vectors(self.database, stored, places)
-            pairs = [(file, old) for file, old in zip(batch.files, vectors, strict=True) if file.embedding]
-            differ = [old for file, old in pairs if file.embedding and not _same(file.embedding, old)]
+            pairs = [(file.vector, old) for file, old in zip(batch.files, vectors, strict=True)]
+            differ = [old for new, old in pairs if new is not None and not _same(new, old)]
             self._count(batch, len(differ), sum(old is not None for old in differ), 0)
         return self._ended(replace(self._report, dry_run=True))
 
@@ -265,21 +264,21 @@ class Import:
         """Check rows, and put each where it belongs."""
         batch = _Batch(rows=len(rows))
         forms = stored_forms([row.vector for row in rows], self.model.dimensions)
-        sound: list[tuple[VectorRow, Place, Vector]] = []
+        sound: list[tuple[VectorRow, Place, StoredVector]] = []
         unsound: list[tuple[VectorRow, Place, Problem]] = []
         for row, form in zip(rows, forms, strict=True):
             if row.row.error is not None or row.row.place is None:
                 batch.fail(self._nowhere(table, row), "bad-row", row.row.error or "The row names no picture.")
                 continue
-            candidate = self._named(row, table)
-            if candidate.error is not None:
-                batch.fail(candidate.place, candidate.code, candidate.error)
+            place, misnamed = self._named(row, table)
+            if misnamed is not None:
+                batch.fail(place, *misnamed)
             elif (problem := row.error or self._of_another_model(row, table)) is not None:
-                unsound.append((row, candidate.place, problem))
+                unsound.append((row, place, problem))
             elif isinstance(form, tuple):
-                unsound.append((row, candidate.place, form))
+                unsound.append((row, place, form))
             else:
-                sound.append((row, candidate.place, form))
+                sound.append((row, place, form))
         notes = places.note_all((place.uri, vector.tobytes()) for _, place, vector in sound)
         new = [each for each, note in zip(sound, notes, strict=True) if note == "new"]
         for (row, place, _), note in zip(sound, notes, strict=True):
@@ -293,8 +292,8 @@ class Import:
         is_new = iter(contents.add_all(row.sha256 for row, _, _ in new if row.sha256 is not None))
         for row, place, vector in new:
             digest = row.sha256 or sha256(place.uri.encode()).digest()
-            embedding = Embedding(self.model, vector) if row.sha256 is None or next(is_new) else None
-            batch.files.append(NewFile(place, UUID(bytes=digest[:16]), None, embedding, sha256=row.sha256))
+            given = vector if row.sha256 is None or next(is_new) else None
+            batch.files.append(ImportedFile(place, UUID(bytes=digest[:16]), given, row.sha256))
         return batch
 
     def _nowhere(self, table: VectorTable, row: VectorRow) -> Place:
@@ -308,8 +307,8 @@ class Import:
             return "wrong-model", f"The row says that its vector is of {row.model}."
         return None
 
-    def _named(self, row: VectorRow, table: VectorTable) -> Candidate:
-        """The file that a row names: an absolute or relative path, or a URL."""
+    def _named(self, row: VectorRow, table: VectorTable) -> tuple[Place, Problem | None]:
+        """The file that a row names, an absolute or relative path or a URL; and why there can be none."""
         name = row.row.place or ""
         name = str(path_of(name) or name) if name.startswith("file://") else name
         if self.is_remote(name):
@@ -321,8 +320,11 @@ class Import:
         # only what the table says itself: without further columns, what is stored stays
         place = Place(uri, collection=self.collection, key=row.row.key, metadata=row.row.metadata or None)
         if "\0" in name:
-            return Candidate(name, replace(place, uri=storable(uri)), error=_NUL, code="bad-name")
-        return nameable(Candidate(name, place))
+            return replace(place, uri=storable(uri)), ("bad-name", _NUL)
+        if fits(uri):
+            return place, None
+        candidate = nameable(Candidate(name, place))
+        return candidate.place, (candidate.code, candidate.error) if candidate.error is not None else None
 
     # -- the database -------------------------------------------------------------------------------------------------
 
@@ -331,7 +333,7 @@ class Import:
         if batch.failures:
             new = self._patiently(lambda: record_failures(self.database, self.model, batch.failures, self._run_id))
         if batch.files:
-            written = self._patiently(lambda: write_files(self.database, self.model, batch.files, replace=True))
+            written = self._patiently(lambda: write_imported(self.database, self.model, batch.files))
             self._abandoned.update(written.abandoned)
             embedded, replaced = written.embedded + written.replaced, written.replaced
         self._count(batch, embedded, replaced, new)
@@ -411,7 +413,7 @@ class _Batch:
     """
 
     rows: int
-    files: list[NewFile] = field(default_factory=list)
+    files: list[ImportedFile] = field(default_factory=list)
     failures: list[NewFailure] = field(default_factory=list)
 
     def fail(self, place: Place, code: str, message: str) -> None:
@@ -420,8 +422,8 @@ class _Batch:
         self.failures.append(NewFailure(place, stage, code, message, retryable=False))
 
 
-def _same(new: Embedding, old: object) -> bool:
-    return isinstance(old, np.ndarray) and np.array_equal(new.vector, old)
+def _same(new: StoredVector, old: object) -> bool:
+    return isinstance(old, np.ndarray) and np.array_equal(new, old)
 
 
 _NUL = "The path holds a character that no path may hold."

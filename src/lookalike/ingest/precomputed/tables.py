@@ -18,8 +18,8 @@ import orjson
 
 from lookalike.errors import ConfigurationError, SourceNotFound
 from lookalike.ingest.precomputed.arrays import Array, Arrays, python_values
-from lookalike.ingest.sources.manifests import SUFFIXES, Row, Table, column_called, row_of, uri_column_among
-from lookalike.types import Vector
+from lookalike.ingest.sources.manifests import SUFFIXES, Row, Table, column_called, rows_of, uri_column_among
+from lookalike.types import StoredVector
 from lookalike.uris import path_of, uri_of, without_secrets
 
 Numbers: TypeAlias = npt.NDArray[Any]
@@ -253,20 +253,18 @@ class _NpzTable:
         scalars = self._scalars
         rowwise = [n for n in self._arrays.headers if n not in scalars and (n not in apart or n in wanted)]
         same = {name: python_values(value)[0] for name, value in self._scalars.items() if name not in apart}
-        number = 0
+        first = 1
         for chunk in self._arrays.chunks(rowwise, self.count, _ROWS):
             vectors = chunk[self._vectors]
-            digests = _digests(chunk.get(self._sha256 or ""), len(vectors))
-            models = self._models(chunk, len(vectors))
-            columns = {name: python_values(values) for name, values in chunk.items() if name not in apart}
-            for each, vector in enumerate(vectors):
-                number += 1
-                cells = same | {name: values[each] for name, values in columns.items()}
-                row = row_of(self.name, number, cells, self._uris, self._key, (), self._unfolded)
-                digest = digests[each]
+            count = len(vectors)
+            columns: dict[str, Sequence[Any]] = {name: [value] * count for name, value in same.items()}
+            columns |= {name: python_values(values) for name, values in chunk.items() if name not in apart}
+            rows = rows_of(self.name, first, columns, self._uris, self._key, self._unfolded)
+            digests = _digests(chunk.get(self._sha256 or ""), count)
+            for row, vector, digest, model in zip(rows, vectors, digests, self._models(chunk, count), strict=True):
                 error = ("bad-sha256", str(digest)) if isinstance(digest, ValueError) else None
-                sha256 = digest if isinstance(digest, bytes) else None
-                yield VectorRow(row, vector, sha256, models[each], error)
+                yield VectorRow(row, vector, digest if isinstance(digest, bytes) else None, model, error)
+            first += count
 
     def _models_named(self) -> Sequence[str | None]:
         if self._model is None:
@@ -388,23 +386,26 @@ def _digests(array: Array | None, count: int) -> list[bytes | ValueError | None]
     return found
 
 
-def stored_forms(vectors: Sequence[Numbers | None], dimensions: int) -> list[Vector | Problem]:
-    """Vectors as the tables give them back, each rounded once to half precision; or what keeps it from being one of a
+def stored_forms(vectors: Sequence[Numbers | None], dimensions: int) -> list[StoredVector | Problem]:
+    """Vectors as the tables hold them, each number rounded once to half precision; or what keeps it from being one of a
     model with so many dimensions. Many are looked at together, which takes a tenth of the time.
     """
-    found: list[Vector | Problem] = [
-        _NO_VECTOR if vector is None else _wrong_length(len(vector), dimensions) for vector in vectors
-    ]
-    fitting = [n for n, vector in enumerate(vectors) if vector is not None and len(vector) == dimensions]
+    found: list[StoredVector | Problem] = [_NO_VECTOR] * len(vectors)
+    fitting = []
+    for n, vector in enumerate(vectors):
+        if vector is not None and len(vector) == dimensions:
+            fitting.append(n)
+        elif vector is not None:
+            found[n] = _wrong_length(len(vector), dimensions)
     for first in range(0, len(fitting), _TOGETHER):
         places = fitting[first : first + _TOGETHER]
         given = np.array([vectors[n] for n in places])
         with np.errstate(all="ignore"):
-            half = given.astype(np.float16)
+            half = given.astype(np.float16, copy=False)
         # without the sign, the bits of half-precision numbers are in the order of the numbers
         largest = (half.view(np.uint16) & 0x7FFF).max(axis=1)
         sound = (largest > 0) & (largest < _INFINITY)
-        for n, vector, is_sound, numbers in zip(places, half.astype(np.float32), sound.tolist(), given, strict=True):
+        for n, vector, is_sound, numbers in zip(places, half, sound.tolist(), given, strict=True):
             found[n] = vector if is_sound else _damage(numbers)
     return found
 

@@ -59,10 +59,15 @@ class Candidate:
         return self.error is not None and self.code in ("unlisted", "bad-row")
 
 
+def fits(uri: str) -> bool:
+    """Whether a URI fits into the tables as it is, as nearly all do; where it is False, `nameable` knows."""
+    return uri.isascii() and len(uri) <= _LONGEST_URI and "\0" not in uri
+
+
 def nameable(candidate: Candidate) -> Candidate:
     """`candidate`, or where its URI does not fit into the tables, one that says so, under a URI that does."""
     place = candidate.place
-    if place.uri.isascii() and len(place.uri) <= _LONGEST_URI and "\0" not in place.uri:
+    if fits(place.uri):
         return candidate
     uri, data = storable(place.uri), place.uri.encode("utf-8", "surrogatepass")
     if len(data) > _LONGEST_URI:

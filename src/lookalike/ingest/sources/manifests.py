@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from decimal import Decimal
 from functools import cached_property, lru_cache
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ _LONGEST_KEY = 2000
 _MOST_METADATA = 250_000
 """Bytes of a row's metadata as JSON. PostgreSQL's text search takes a megabyte, and counts some words four times."""
 _PARQUET_ROWS = 1024
+_SHORT = 500  # characters; whatever they are, not too many bytes for a key
+_LARGE = 1e300
 
 
 @dataclass(frozen=True, slots=True)
@@ -388,8 +391,6 @@ def row_of(
         apart: columns that are not metadata.
         unfolded: the column of JSON objects whose entries are metadata themselves, unless a column has their name.
     """
-    place = cells.get(place_column) if place_column is not None else None
-    key = _key(cells.get(key_column)) if key_column is not None else None
     try:
         inner = _object(cells.get(unfolded)) if unfolded is not None else None
         metadata = {} if inner is None else ready_for_json(inner)
@@ -402,17 +403,44 @@ def row_of(
         size = len(json.dumps(metadata)) if 12 * len(repr(metadata)) > _MOST_METADATA else 0
     except RecursionError:
         return Row(number, error=f"Row {number} of {table} holds lists that lie too deep in each other.")
-    if place_column is not None and (not isinstance(place, str) or not place.strip()):
-        return Row(number, error=f"Row {number} of {table} has nothing in the column {place_column}.")
-    if place is not None and not _is_nameable(place):
-        return Row(number, error=f"Row {number} of {table} names something with halves of characters in it.")
-    if size > _MOST_METADATA:
-        return Row(
-            number, error=f"Row {number} of {table} has {size:,} bytes of metadata; {_MOST_METADATA:,} are the most."
-        )
-    if key is not None and len(key.encode()) > _LONGEST_KEY:
-        return Row(number, error=f"Row {number} of {table} has a key of more than {_LONGEST_KEY:,} bytes: is it one?")
+    place = cells.get(place_column) if place_column is not None else None
+    key = _key(cells.get(key_column)) if key_column is not None else None
+    error = _misnamed(table, number, place, place_column) if place_column is not None else None
+    if error is None and size > _MOST_METADATA:
+        error = f"Row {number} of {table} has {size:,} bytes of metadata; {_MOST_METADATA:,} are the most."
+    if error is None and key is not None and len(key.encode()) > _LONGEST_KEY:
+        error = f"Row {number} of {table} has a key of more than {_LONGEST_KEY:,} bytes: is it one?"
+    if error is not None:
+        return Row(number, error=error)
     return Row(number, place, key, metadata, {name: cells[name] for name in apart if name in cells})
+
+
+def rows_of(
+    table: str,
+    first: int,
+    columns: Mapping[str, Sequence[Any]],
+    place_column: str,
+    key_column: str | None,
+    unfolded: str | None = None,
+) -> Iterator[Row]:
+    """`row_of` for rows that have a cell in every column: where whole columns need no change, in a third of the time.
+
+    Args:
+        first: the number of the first row.
+    """
+    told = {_column(name): values for name, values in columns.items() if name not in (place_column, key_column)}
+    places = columns[place_column]
+    keys: Sequence[str | None] = [None] * len(places) if key_column is None else columns[key_column]
+    short = 12 * (_SHORT * len(told) + sum(map(len, told))) <= _MOST_METADATA
+    if short and unfolded is None and all(map(_is_ready, told.values())) and (key_column is None or _are_keys(keys)):
+        cells = zip(*told.values(), strict=True) if told else repeat(())
+        for number, (place, key, values) in enumerate(zip(places, keys, cells, strict=bool(told)), start=first):
+            error = _misnamed(table, number, place, place_column)
+            yield Row(number, error=error) if error else Row(number, place, key, dict(zip(told, values, strict=True)))
+        return
+    for number, values in enumerate(zip(*columns.values(), strict=True), start=first):
+        row = dict(zip(columns, values, strict=True))
+        yield row_of(table, number, row, place_column, key_column, (), unfolded)
 
 
 def column_called(names: Sequence[str], columns: Sequence[str], beside: Collection[str | None] = ()) -> str | None:
@@ -462,13 +490,29 @@ def ready_for_json(value: Any) -> Any:
             return _text(str(value))
 
 
-def _is_nameable(place: str) -> bool:
-    """Whether there can be such a path. JSON may hold halves of characters, which no file system takes."""
+def _is_ready(column: Sequence[Any]) -> bool:
+    """Whether `ready_for_json` leaves every cell of a column as it is, and none is long; in doubt it is not."""
+    kinds = set(map(type, column))
+    if kinds == {str}:
+        together = "\n".join(column)
+        whole = max(map(len, column)) <= _SHORT and storable(together) == together
+        return whole and not _MAY_HOLD_SECRETS.search(together)
+    return kinds <= {bool, float, int} and all(-_LARGE < number < _LARGE for number in column)
+
+
+def _are_keys(column: Sequence[Any]) -> bool:
+    return "" not in column and {*map(type, column)} <= {str} and _is_ready(column)
+
+
+def _misnamed(table: str, number: int, place: object, column: str) -> str | None:
+    """What is wrong with the name of a place, None if nothing is."""
+    if not isinstance(place, str) or not place.strip():
+        return f"Row {number} of {table} has nothing in the column {column}."
     try:
-        os.fsencode(place)
-    except UnicodeEncodeError:
-        return False
-    return True
+        _ = place.isascii() or os.fsencode(place)
+    except UnicodeEncodeError:  # JSON may hold halves of characters, which no file system takes
+        return f"Row {number} of {table} names something with halves of characters in it."
+    return None
 
 
 def _text(value: str) -> str:
