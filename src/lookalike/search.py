@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import TypeAlias, TypedDict
+from typing import Literal, TypeAlias, TypedDict
 from uuid import UUID
 
 import numpy as np
@@ -25,6 +25,7 @@ from lookalike.errors import DatabaseError, ImageNotFound, InvalidFilter, ItemEr
 from lookalike.filters import Among, Chosen, Filter, Where, as_chosen, as_where, field
 from lookalike.pictures.check import LARGEST_FILE, PICTURE_SUFFIXES, check_picture
 from lookalike.pictures.reading import Reader
+from lookalike.pictures.videos import video_type
 from lookalike.store.database import Database
 from lookalike.store.models import StoredModel
 from lookalike.store.nearest import MOST_EF_SEARCH, Ask, nearest_to_each
@@ -44,6 +45,9 @@ from lookalike.uris import as_uuid, path_of, redacted, uri_of, without_secrets
 ImageQuery: TypeAlias = bytes | str | os.PathLike[str] | UUID
 """A picture to search with: its bytes, a path, a URL, or the URI, the id or the key of a stored image. A key that could
 be mistaken for something else is written ``key:…``."""
+
+Kind: TypeAlias = Literal["pictures", "videos"]
+"""What a search can be limited to."""
 
 _KEY = "key:"
 _NOT_FOR_LACK_OF_IT = ("too-many-bytes", "forbidden-address")
@@ -103,6 +107,7 @@ class SearchOptions(TypedDict, total=False):
         limit: number of hits, 10 by default; fewer come back only where no more images exist.
         model: name of the model to search under, by default ``LOOKALIKE_MODEL``, else the active one.
         collection: only images with files in this named set.
+        kind: ``pictures`` or ``videos`` alone. What nobody has seen, as after an import, counts as a picture.
         where: only images with a file that satisfies this filter; see `lookalike.filters`.
         among: only these images: ids, keys, or a SQLAlchemy ``select`` of either over tables of your own.
         min_similarity: leave out hits below this cosine similarity, -1 to 1. Similarities compare the hits of one
@@ -117,6 +122,7 @@ class SearchOptions(TypedDict, total=False):
     limit: int
     model: str | None
     collection: str | None
+    kind: Kind | None
     where: Filter
     among: Among | None
     min_similarity: float | None
@@ -151,6 +157,7 @@ class Scope:
         limit: int = 10,
         model: str | None = None,  # noqa: ARG003  # chosen before
         collection: str | None = None,
+        kind: Kind | None = None,
         where: Filter = None,
         among: Among | None = None,
         min_similarity: float | None = None,
@@ -167,7 +174,13 @@ class Scope:
             raise ValueError(f"min_similarity is {min_similarity}; it is a cosine similarity, -1 to 1")
         if ef_search is not None and not 1 <= ef_search <= MOST_EF_SEARCH:
             raise ValueError(f"ef_search is {ef_search}; it is a number of candidates, 1 to {MOST_EF_SEARCH}")
+        if kind not in (None, "pictures", "videos"):
+            raise ValueError(f"kind is {kind!r}; it is 'pictures' or 'videos'")
         condition = as_where(where)
+        if kind is not None:
+            is_video = field("media_type").startswith("video/")
+            of_kind = is_video if kind == "videos" else ~is_video
+            condition = of_kind if condition is None else of_kind & condition
         if collection is not None:
             named = field("collection") == collection
             condition = named if condition is None else named & condition
@@ -394,16 +407,14 @@ class Searcher:
         new = {digest: words for digest, words in zip(digests, all_words, strict=True) if digest not in known}
         if new:
             embedder = self.embedder()
-
-            def embed(words: str) -> Embedding | ItemError:
-                return embedder.embed_texts([words])[0]
-
-            # many at once, but a single one without the detour over a thread
-            if len(new) == 1:
-                answers = [embed(words) for words in new.values()]
+            unknown, most = list(new.values()), embedder.texts_per_call
+            few = [unknown[first : first + most] for first in range(0, len(unknown), most)]
+            # many at once, but a single call without the detour over a thread
+            if len(few) == 1:
+                answers = embedder.embed_texts(few[0])
             else:
-                with ThreadPoolExecutor(min(embedder.concurrency, len(new))) as threads:
-                    answers = list(threads.map(embed, new.values()))
+                with ThreadPoolExecutor(min(embedder.concurrency, len(few))) as threads:
+                    answers = [answer for some in threads.map(embedder.embed_texts, few) for answer in some]
             for (digest, words), answer in zip(new.items(), answers, strict=True):
                 if isinstance(answer, Embedding):
                     known[digest] = answer
@@ -451,6 +462,8 @@ class Searcher:
             known = image_known_as(self.database, uri=place)
             if known:
                 return self._stored_image(known, place)
+            if (media_type := video_type(name)) is not None:
+                return self._video(name, place, media_type)
             return self._picture(self._fetched(name), place, place)
         path = path_of(name) or Path(name)
         if os.path.isfile(path):
@@ -505,12 +518,26 @@ class Searcher:
                 return Query(words, known, images)
         embedder = self.embedder()
         checked = check_picture(data, embedder.limits)
-        (answer,) = embedder.embed_images([ImageInput(data=checked.data)])
+        image = ImageInput(data=checked.data)
+        return Query(words, self._embedded(image, digest, source or f"bytes:{digest.hex()}"), images)
+
+    def _video(self, url: str, place: str, media_type: str) -> Query:
+        """A video that is not stored; like one that is, it is known by its URI."""
+        digest = sha256(place.encode(errors="replace")).digest()
+        known = remembered_queries(self.database, self.stored, "image", [digest]) if self.stored is not None else {}
+        if digest in known:
+            return Query(place, known[digest])
+        if not self.embedder().limits.max_video_bytes:
+            raise ItemError("video-not-supported", f"{self.model} takes no videos.")
+        return Query(place, self._embedded(ImageInput(url=url, media_type=media_type), digest, place))
+
+    def _embedded(self, image: ImageInput, digest: bytes, source: str) -> Embedding:
+        (answer,) = self.embedder().embed_images([image])
         if isinstance(answer, ItemError):
             raise answer
         if self.stored is not None:
-            remember_query(self.database, "image", digest, source or f"bytes:{digest.hex()}", answer)
-        return Query(words, answer, images)
+            remember_query(self.database, "image", digest, source, answer)
+        return answer
 
     def _fetched(self, url: str) -> bytes:
         try:

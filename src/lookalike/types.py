@@ -207,11 +207,18 @@ class Hit:
         similarity: cosine similarity to the query, -1 to 1; larger is nearer. Comparable within one
             search, not across searches.
         files: where the image lies; the first one is the one that the hit shows.
+        media_type: what it is, for example ``image/jpeg`` or ``video/mp4``; None where nobody has seen it.
     """
 
     image_id: UUID
     similarity: float
     files: tuple[File, ...]
+    media_type: str | None = None
+
+    @property
+    def is_video(self) -> bool:
+        """Whether it is a video, and no picture."""
+        return (self.media_type or "").startswith("video/")
 
     @property
     def uri(self) -> str:
@@ -262,8 +269,8 @@ class Result:
     after: str | None = None
 
     def to_pandas(self) -> pandas.DataFrame:
-        """The hits as a table: rank, similarity, uri, path, key, collection, image_id, and a column for each key of
-        the metadata (``metadata.uri`` where the name is taken).
+        """The hits as a table: rank, similarity, uri, path, key, collection, image_id, media_type, and a column for
+        each key of the metadata (``metadata.uri`` where the name is taken).
 
         Raises:
             ConfigurationError: pandas is not installed.
@@ -272,11 +279,12 @@ class Result:
             import pandas
         except ImportError:
             raise ConfigurationError("A table needs pandas: pip install 'lookalike[pandas]'") from None
-        columns = ("rank", "similarity", "uri", "path", "key", "collection", "image_id")
+        columns = ("rank", "similarity", "uri", "path", "key", "collection", "image_id", "media_type")
         rows = []
         for rank, hit in enumerate(self.hits, start=1):
             file = hit.files[0]
-            values = (rank, hit.similarity, file.uri, file.path, file.key, file.collection, hit.image_id)
+            place = (file.uri, file.path, file.key, file.collection, hit.image_id)
+            values = (rank, hit.similarity, *place, hit.media_type)
             metadata = {f"metadata.{name}" if name in columns else name: value for name, value in file.metadata.items()}
             rows.append({**dict(zip(columns, values, strict=True)), **metadata})
         return pandas.DataFrame(rows) if rows else pandas.DataFrame(columns=list(columns))
@@ -345,6 +353,7 @@ class Status:
     Attributes:
         database: where, without any password.
         failures: number of failed files by code.
+        videos: how many of the images are videos.
     """
 
     database: str
@@ -352,6 +361,7 @@ class Status:
     files: int
     models: tuple[ModelStatus, ...]
     failures: Mapping[str, int]
+    videos: int = 0
 
 
 @dataclass(frozen=True, slots=True)

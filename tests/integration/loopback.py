@@ -10,11 +10,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @contextmanager
 def serving(things: Mapping[str, bytes], *, sized: bool = True) -> Iterator[str]:
-    """Serve `things` by their paths; gives the URL that they lie below. Unless `sized`, their lengths are not told."""
+    """Serve `things` by their paths; gives the URL that they lie below. Unless `sized`, their lengths are not told.
+
+    What stands behind a question mark is a signature that everybody has.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            data = things.get(self.path)
+            data = things.get(self.path.partition("?")[0])
             self.send_response(404 if data is None else 200)
             if sized:
                 self.send_header("Content-Length", str(len(data or b"")))

@@ -553,4 +553,6 @@ def test_a_table_of_the_hits(gallery: Lookalike, crowd: Crowd) -> None:
     assert (table["uri"][0], table["artist"][0], table["a.b"][0]) == ("file:///gallery/b.jpg", "Monet", 1)
     assert table["similarity"].is_monotonic_decreasing
     empty = gallery.search(Embedding(crowd.model, crowd.vectors[1]), where="artist=Nobody").to_pandas()
-    assert list(empty.columns) == ["rank", "similarity", "uri", "path", "key", "collection", "image_id"]
+    assert list(empty.columns) == [
+        *("rank", "similarity", "uri", "path", "key", "collection", "image_id", "media_type")
+    ]

@@ -37,7 +37,8 @@ def status(
     if as_json:
         write_json(dataclasses.asdict(found))
         return
-    out.print(f"{found.images:,} images in {found.files:,} files", end="\n\n")
+    videos = f" (videos: {found.videos:,})" if found.videos else ""
+    out.print(f"{found.images:,} images{videos} in {found.files:,} files", end="\n\n")
     out.print(_table(found.models, "model", "state", "embedded", "pending", "failed", "unsupported"))
     if found.failures:
         out.print()

@@ -76,6 +76,7 @@ def hit_document(hit: Hit) -> dict[str, Any]:
         "uri": hit.uri,
         "path": hit.path,
         "similarity": hit.similarity,
+        "media_type": hit.media_type,
         "key": hit.key,
         "metadata": hit.metadata,
         "files": [dataclasses.asdict(file) for file in hit.files],

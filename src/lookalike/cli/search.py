@@ -32,6 +32,13 @@ from lookalike.lookalike import Lookalike
 from lookalike.types import Result
 
 
+class Only(StrEnum):
+    """What a search is limited to."""
+
+    PICTURES = "pictures"
+    VIDEOS = "videos"
+
+
 class Format(StrEnum):
     """How hits are printed."""
 
@@ -43,6 +50,7 @@ class Format(StrEnum):
 
 LimitOption = Annotated[int, typer.Option("--limit", "-n", min=1, metavar="N", help="Number of hits.")]
 CollectionOption = Annotated[str | None, typer.Option(metavar="C", help="Only pictures of this named set.")]
+KindOption = Annotated[Only | None, typer.Option("--kind", help="Only pictures, or only videos.")]
 WhereOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -100,6 +108,7 @@ def search(
     limit: LimitOption = 10,
     model: ModelOption = None,
     collection: CollectionOption = None,
+    kind: KindOption = None,
     where: WhereOption = None,
     among: AmongOption = None,
     min_similarity: MinSimilarityOption = None,
@@ -130,6 +139,7 @@ def search(
             limit=limit,
             model=model,
             collection=collection,
+            kind=kind.value if kind else None,
             where=where,
             among=_listed(among),
             min_similarity=min_similarity,
@@ -146,6 +156,7 @@ def similar(
     limit: LimitOption = 10,
     model: ModelOption = None,
     collection: CollectionOption = None,
+    kind: KindOption = None,
     where: WhereOption = None,
     among: AmongOption = None,
     min_similarity: MinSimilarityOption = None,
@@ -168,6 +179,7 @@ def similar(
             limit=limit,
             model=model,
             collection=collection,
+            kind=kind.value if kind else None,
             where=where,
             among=_listed(among),
             min_similarity=min_similarity,
@@ -258,13 +270,15 @@ def _show(result: Result, output: Format) -> None:
             )
         case Format.CSV:
             table = csv.writer(sys.stdout, lineterminator="\n")
-            table.writerow(("rank", "similarity", "uri", "path", "key", "collection", "image_id", "metadata"))
+            columns = ("rank", "similarity", "uri", "path", "key", "collection", "image_id", "metadata", "media_type")
+            table.writerow(columns)
             for rank, hit in enumerate(result, start=1):
                 metadata = json.dumps(hit.metadata, ensure_ascii=False)
                 # a path that is no text is there as URI
                 path = printable(str(hit.path)) if hit.path else ""
                 file = hit.files[0]
-                table.writerow((rank, hit.similarity, hit.uri, path, file.key, file.collection, hit.image_id, metadata))
+                place = (hit.uri, path, file.key, file.collection, hit.image_id)
+                table.writerow((rank, hit.similarity, *place, metadata, hit.media_type))
         case Format.PATHS:
             sys.stdout.flush()
             for hit in result:
@@ -285,7 +299,8 @@ def print_hits(result: Result) -> None:
     table.add_column("picture", overflow="fold")
     for rank, hit in enumerate(result, start=1):
         more = f"  (+{len(hit.files) - 1} more)" if len(hit.files) > 1 else ""
-        table.add_row(str(rank), f"{hit.similarity:.4f}", escape(short_place(hit.uri)) + more)
+        kind = "  [dim](video)[/]" if hit.is_video else ""
+        table.add_row(str(rank), f"{hit.similarity:.4f}", escape(short_place(hit.uri)) + kind + more)
     how = "exact" if result.exact else f"index {result.index}, ef_search {result.ef_search}"
     out.print(escape(printable(result.query)), style="bold", soft_wrap=True)
     out.print(table)

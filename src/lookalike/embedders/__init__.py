@@ -38,6 +38,10 @@ class Embedder(Protocol):
         """How many pictures are worth giving to `embed_images` at once: as many as one call may hold."""
 
     @property
+    def texts_per_call(self) -> int:
+        """How many texts are worth giving to `embed_texts` at once: as many as one call may hold."""
+
+    @property
     def rate(self) -> float | None:
         """Calls a second that are allowed, None where nothing limits them."""
 

@@ -163,7 +163,14 @@ class AzureInference(RemoteEmbedder):
             urls=False,
         )
         per_call = 1 if kind.one_image else settings.azure_inference_batch
-        super().__init__(Model(model.name, dimensions), limits, client, rate=rate, pictures_per_call=per_call)
+        super().__init__(
+            Model(model.name, dimensions),
+            limits,
+            client,
+            rate=rate,
+            pictures_per_call=per_call,
+            texts_per_call=_TEXTS_PER_CALL,
+        )
 
     def embed_images(self, images: Sequence[ImageInput]) -> list[Outcome]:
         """Embed pictures, as many in a call as `pictures_per_call`.
@@ -186,7 +193,7 @@ class AzureInference(RemoteEmbedder):
         Raises:
             ServiceError: nothing more can be done with this service; its `answered` says what came before.
         """
-        return in_calls(map(_text, texts), _TEXTS_PER_CALL, functools.partial(self._send, "/embeddings", "query"))
+        return in_calls(map(_text, texts), self.texts_per_call, functools.partial(self._send, "/embeddings", "query"))
 
     def inquire(self) -> str | None:
         """What the endpoint says that it serves, which is not billed; None where it has no such route.

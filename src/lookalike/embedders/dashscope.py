@@ -209,7 +209,14 @@ class DashScope(RemoteEmbedder):
             max_video_bytes=self._kind.video,
         )
         per_call = min(self._kind.pictures, settings.dashscope_batch or self._kind.pictures)
-        super().__init__(Model(model.name, dimensions), limits, client, rate=rate, pictures_per_call=per_call)
+        super().__init__(
+            Model(model.name, dimensions),
+            limits,
+            client,
+            rate=rate,
+            pictures_per_call=per_call,
+            texts_per_call=self._kind.texts,
+        )
 
     def embed_images(self, images: Sequence[ImageInput]) -> list[Outcome]:
         """Embed pictures, as many in a call as `pictures_per_call`, and videos, one in a call.
@@ -231,7 +238,7 @@ class DashScope(RemoteEmbedder):
         Raises:
             ServiceError: nothing more can be done with this service; its `answered` says what came before.
         """
-        return in_calls(map(self._text, texts), self._kind.texts, self._send)
+        return in_calls(map(self._text, texts), self.texts_per_call, self._send)
 
     def _picture(self, image: ImageInput) -> Payload | ItemError:
         if image.is_video:

@@ -74,10 +74,17 @@ class RemoteEmbedder:
     """The part of an `Embedder` that is the same for every service. Safe to use from several threads."""
 
     def __init__(
-        self, model: Model, limits: Limits, client: Client, *, rate: float, pictures_per_call: int = 1
+        self,
+        model: Model,
+        limits: Limits,
+        client: Client,
+        *,
+        rate: float,
+        pictures_per_call: int = 1,
+        texts_per_call: int = 1,
     ) -> None:
         self._model, self._limits, self._client, self._rate = model, limits, client, rate
-        self._pictures_per_call = pictures_per_call
+        self._pictures_per_call, self._texts_per_call = pictures_per_call, texts_per_call
 
     @property
     def model(self) -> Model:
@@ -98,6 +105,11 @@ class RemoteEmbedder:
     def pictures_per_call(self) -> int:
         """Pictures worth giving to `embed_images` at once: as many as one call may hold."""
         return self._pictures_per_call
+
+    @property
+    def texts_per_call(self) -> int:
+        """Texts worth giving to `embed_texts` at once: as many as one call may hold."""
+        return self._texts_per_call
 
     @property
     def rate(self) -> float:

@@ -14,7 +14,7 @@ from lookalike.ingest.sources import Candidate
 from lookalike.ingest.sources.folders import file_at
 from lookalike.store.claims import FROM_THE_FIRST, claim_lacking
 from lookalike.store.database import Database
-from lookalike.store.reading import files_of
+from lookalike.store.reading import StoredFiles, files_of
 from lookalike.store.writing import Place
 from lookalike.types import Model
 from lookalike.uris import path_of
@@ -44,7 +44,7 @@ def lacking(
         if images:
             after = max(images)
             files = patiently(partial(files_of, database, images))
-            yield [_candidate(image_id, *of_image) for image_id, of_image in files.items()]
+            yield [_candidate(of_image) for of_image in files]
         elif after != FROM_THE_FIRST:
             after = FROM_THE_FIRST
         elif others:
@@ -54,15 +54,15 @@ def lacking(
             return
 
 
-def _candidate(image_id: UUID, sha256: bytes | None, files: list[tuple[str, str]]) -> Candidate:
-    first, *others = (_at(collection, uri, image_id, sha256) for collection, uri in files)
+def _candidate(stored: StoredFiles) -> Candidate:
+    first, *others = (_at(collection, uri, stored) for collection, uri in stored.files)
     return replace(first, others=tuple(others))
 
 
-def _at(collection: str, uri: str, image_id: UUID, sha256: bytes | None) -> Candidate:
+def _at(collection: str, uri: str, stored: StoredFiles) -> Candidate:
     path = path_of(uri)
     if path is None:
         candidate = Candidate(uri, Place(uri, collection=collection), remote=True)
     else:
         candidate = file_at(str(path), collection, expected=True)
-    return replace(candidate, image_id=image_id, sha256=sha256)
+    return replace(candidate, image_id=stored.image_id, sha256=stored.sha256, media_type=stored.media_type)

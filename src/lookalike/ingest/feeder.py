@@ -104,10 +104,12 @@ class Feeder:
         stored = self.patiently(lambda: known_places(self.database, self.model, places, self.retry))
         for candidate in batch:
             known = stored.get(candidate.place.name)
-            if known is None or (self.preparation.exif and not known.has_exif):
-                yield candidate, known, None
-            elif self.preparation.send_urls and candidate.by_url:
+            if known is None:
+                yield candidate, None, None
+            elif self.preparation.is_unseen(candidate):
                 self._settle(candidate, known)
+            elif self.preparation.exif and not known.has_exif:
+                yield candidate, known, None
             elif candidate.place.fingerprint is None:
                 yield candidate, known, known.fingerprint
             elif candidate.place.fingerprint == known.fingerprint:

@@ -65,7 +65,7 @@ def plan(
                     tally["unchanged" if known.state == "embedded" else known.state] += 1
                 elif not places.add(_as_found(candidate)):
                     repeated.append(_as_found(candidate))
-                elif candidate.remote and candidate.error is None:
+                elif candidate.remote and candidate.error is None and candidate.video is None:
                     tally["new"] += 1
                 else:
                     unread.append(candidate)
@@ -88,6 +88,7 @@ def plan(
                     else:
                         tally["new"] += 1
                         tally["adapted"] += bool(picture.changes)
+                        tally["videos"] += picture.input.is_video
             for found in repeated:
                 # a file that a table names again ends as it did before
                 end = next((end for end in (UNSUPPORTED, "unreadable") if f"{end}\0{found}" in failed), "duplicates")
@@ -99,7 +100,8 @@ def plan(
             if is_gone and len(examples) < _EXAMPLES:
                 examples.append(uri)
     new, files = tally["new"], tally["new"] + tally["duplicates"]
-    rate, price, calls = embedder.rate, terms.price, -(-new // embedder.pictures_per_call)
+    rate, price = embedder.rate, terms.price
+    calls = -(-(new - tally["videos"]) // embedder.pictures_per_call) + tally["videos"]  # of which a call holds one
     return IngestPlan(
         model=embedder.model.name,
         found=tally["found"],

@@ -45,6 +45,11 @@ class Picture:
     input: ImageInput
     changes: tuple[str, ...] = ()
 
+    @property
+    def media_type(self) -> str | None:
+        """What it is, as far as that is known."""
+        return self.content.media_type if self.content is not None else self.input.media_type
+
 
 @dataclass(frozen=True, slots=True)
 class Unchanged:
@@ -73,6 +78,10 @@ class Preparation:
         if self.send_urls and not self.limits.urls:
             raise ConfigurationError("This model's service fetches nothing. Leave --send-urls out.")
 
+    def is_unseen(self, candidate: Candidate) -> bool:
+        """Whether a candidate is known by its URL alone, as it is the service that fetches it: videos always are."""
+        return candidate.by_url and (self.send_urls or candidate.video is not None)
+
     def prepare(self, candidate: Candidate, known: str | None = None) -> Picture | NewFailure | Unchanged:
         """Read and check a candidate.
 
@@ -94,9 +103,8 @@ class Preparation:
                 raise ItemError(candidate.code, candidate.error, retryable=candidate.retryable)
             if candidate.oddity is not None:
                 raise ItemError(UNSUPPORTED, f"This is {candidate.oddity}, not a file.")
-            if self.send_urls and candidate.by_url:
-                image_id = UUID(bytes=sha256(place.uri.encode()).digest()[:16])
-                return Picture(place, image_id, None, ImageInput(url=candidate.location))
+            if self.is_unseen(candidate):
+                return self._by_url(candidate)
             if candidate.remote:
                 download = self._download(candidate, known)
                 if download is None:
@@ -115,12 +123,15 @@ class Preparation:
             image_id = candidate.image_id or checked.content.image_id
             return Picture(place, image_id, checked.content, ImageInput(data=checked.data), checked.changes)
         except ItemError as error:
-            code = error.code
+            code, message = error.code, str(error)
             if not candidate.expected:
                 code = UNSUPPORTED  # it never claimed to be a picture
+            elif code == UNSUPPORTED and stage == "check" and candidate.video is not None:
+                code = "video-not-by-url"
+                message = "The service fetches videos itself. Name this one by an http(s) URL that everybody can read."
             elif code == UNSUPPORTED and stage == "check" and looks_like_a_picture(candidate.location):
                 code = "not-an-image"
-            return NewFailure(place, stage, code, str(error), error.retryable, image_id=candidate.image_id)
+            return NewFailure(place, stage, code, message, error.retryable, image_id=candidate.image_id)
         except LookalikeError:
             raise  # what is to be mended before the run can go on
         except Exception as error:
@@ -128,6 +139,16 @@ class Preparation:
             _log.info("preparing %s failed unexpectedly", place.uri, exc_info=True)
             message = f"{type(error).__name__}: {error}"
             return NewFailure(place, stage, "unexpected", message, True, image_id=candidate.image_id)
+
+    def _by_url(self, candidate: Candidate) -> Picture:
+        """What the service is to fetch, which is identified by its URI."""
+        video, place = candidate.video, candidate.place
+        if video is not None and not self.limits.max_video_bytes:
+            # under a model that takes no videos, those of a backfill have not failed
+            code = "video-not-supported" if candidate.image_id is None else UNSUPPORTED
+            raise ItemError(code, "This model takes no videos; dashscope/qwen3-vl-embedding does, for example.")
+        image_id = candidate.image_id or UUID(bytes=sha256(place.uri.encode()).digest()[:16])
+        return Picture(place, image_id, None, ImageInput(url=candidate.location, media_type=video))
 
     def _download(self, candidate: Candidate, known: str | None) -> Download | None:
         try:

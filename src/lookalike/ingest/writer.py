@@ -111,6 +111,10 @@ def _outcome(work: Work, places: list[Place]) -> tuple[list[NewFile], list[NewFa
             return [], [replace(failed, place=place) for place in places]
         case Embedding() as embedding:
             changes = picture.changes
-            return [NewFile(place, work.image_id, picture.content, embedding, changes) for place in places], []
+            kind = picture.media_type
+            return [
+                NewFile(place, work.image_id, picture.content, embedding, changes, media_type=kind) for place in places
+            ], []
         case _:
-            return [NewFile(place, work.image_id, picture.content) for place in places], []
+            kind = picture.media_type
+            return [NewFile(place, work.image_id, picture.content, media_type=kind) for place in places], []

@@ -136,12 +136,16 @@ begin
       from pg_temp.lookalike_batch b
      order by b.image_id, b.sha256
         on conflict (image_id) do update
-       set sha256 = excluded.sha256, media_type = excluded.media_type,
-           width = excluded.width, height = excluded.height, byte_size = excluded.byte_size
+       set sha256 = coalesce(excluded.sha256, images.sha256),
+           media_type = coalesce(excluded.media_type, images.media_type),
+           width = coalesce(excluded.width, images.width), height = coalesce(excluded.height, images.height),
+           byte_size = coalesce(excluded.byte_size, images.byte_size)
      where excluded.sha256 is not null
        -- of an imported image only the digest is known until its bytes turn up
        and (images.sha256 is null
-            or images.sha256 = excluded.sha256 and images.byte_size is null and excluded.byte_size is not null);
+            or images.sha256 = excluded.sha256 and images.byte_size is null and excluded.byte_size is not null)
+       -- that what lies at a URL is a video is known although nobody here has seen its bytes
+        or excluded.sha256 is null and images.media_type is null and excluded.media_type is not null;
 
     if known then
         with moved as (

@@ -354,10 +354,10 @@ class _Plan:
 
     def _answer(self, rows: Rows) -> _Answer:
         """The images that rows speak of, as far as the limit goes; an image has a row for each of its files."""
-        near: list[tuple[UUID, float, list[File]]] = []
+        near: list[tuple[UUID, float, list[File], str | None]] = []
         files: list[File] = []
         found, image = 0, None
-        for exact, candidates, image_id, distance, uri, key, collection, metadata in rows:  # noqa: B007
+        for exact, candidates, image_id, distance, uri, key, collection, metadata, media_type in rows:  # noqa: B007
             if image_id is None:
                 break
             if image_id != image:
@@ -366,9 +366,9 @@ class _Plan:
                 found += 1
                 image, files = image_id, []
                 if 1.0 - distance >= self._floor:
-                    near.append((image_id, distance, files))
+                    near.append((image_id, distance, files, media_type))
             files.append(File(uri, key, collection, metadata))
-        hits = [Hit(image_id, 1.0 - distance, tuple(files)) for image_id, distance, files in near]
+        hits = [Hit(image_id, 1.0 - distance, tuple(files), kind) for image_id, distance, files, kind in near]
         return _Answer(exact, candidates, found, hits, near[-1][1] if near else 0.0)
 
     @property
@@ -467,7 +467,8 @@ class _Plan:
         return f"""
             with {tables}nearest as materialized ({candidates})
             select {by_comparing_all}, (select count(*) from nearest),
-                   n.image_id, n.distance, f.uri, f.key, f.collection, f.metadata
+                   n.image_id, n.distance, f.uri, f.key, f.collection, f.metadata,
+                   (select i.media_type from lookalike.images i where i.image_id = n.image_id)
               from (values (1)) as at_least_one
               -- an image without files is nobody's, and waits to be found again or removed
               left join (nearest n join lookalike.files f using (image_id)) on n.image_id <> all(%(leave_out)s::uuid[])

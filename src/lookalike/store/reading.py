@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 from uuid import UUID
 
@@ -93,7 +94,8 @@ def status(database: Database) -> Status:
     """What is stored: images, files, and how far each model has come."""
     with database.transaction() as connection:
         counts = connection.execute(
-            "select (select count(*) from lookalike.images), (select count(*) from lookalike.files)"
+            "select count(*), (select count(*) from lookalike.files),"
+            "       count(*) filter (where media_type like 'video/%') from lookalike.images"
         ).fetchone()
         assert counts is not None
         failed = dict(
@@ -138,7 +140,7 @@ def status(database: Database) -> Status:
             )
         # a model that has only failed so far has no rooms yet
         reached += [ModelStatus(name, "unused", 0, "", 0, counts[0], number) for name, number in failed.items()]
-    return Status(database.place, counts[0], counts[1], tuple(reached), failures)
+    return Status(database.place, counts[0], counts[1], tuple(reached), failures, counts[2])
 
 
 def collection_status(database: Database, collection: str) -> Status:
@@ -149,7 +151,10 @@ def collection_status(database: Database, collection: str) -> Status:
     """
     with database.transaction() as connection:
         counts = connection.execute(
-            "select count(distinct image_id), count(*) from lookalike.files where collection = %s", [collection]
+            "select count(distinct image_id), count(*),"
+            "       count(distinct image_id) filter (where i.media_type like 'video/%%')"
+            "  from lookalike.files join lookalike.images i using (image_id) where collection = %s",
+            [collection],
         ).fetchone()
         covered = connection.execute(
             "select model, state, code, images, files from lookalike.coverage where collection = %s", [collection]
@@ -179,7 +184,7 @@ def collection_status(database: Database, collection: str) -> Status:
         )
         for name in sorted(images)
     ]
-    return Status(database.place, counts[0], counts[1], tuple(reached), dict(codes.most_common()))
+    return Status(database.place, counts[0], counts[1], tuple(reached), dict(codes.most_common()), counts[2])
 
 
 def failures(database: Database, code: str | None = None) -> list[Failure]:
@@ -235,19 +240,34 @@ def stored_vectors(
     return found
 
 
-def files_of(database: Database, images: Sequence[UUID]) -> Mapping[UUID, tuple[bytes | None, list[tuple[str, str]]]]:
-    """Of each image its digest, if its bytes have been seen, and its files: collection and URI."""
+@dataclass(frozen=True, slots=True)
+class StoredFiles:
+    """Where an image lies, and what tells whether what lies there is still it.
+
+    Attributes:
+        sha256, media_type: None where its bytes have not been seen, or nobody has said.
+        files: collection and URI of each, by URI.
+    """
+
+    image_id: UUID
+    sha256: bytes | None
+    media_type: str | None
+    files: list[tuple[str, str]]
+
+
+def files_of(database: Database, images: Sequence[UUID]) -> list[StoredFiles]:
+    """Where those of `images` lie that have files, by their ids."""
     with database.transaction() as connection:
         rows = connection.execute(
-            "select i.image_id, i.sha256, f.collection, f.uri"
+            "select i.image_id, i.sha256, i.media_type, f.collection, f.uri"
             "  from lookalike.images i join lookalike.files f using (image_id)"
             " where i.image_id = any(%s) order by i.image_id, f.uri, f.collection",
             [list(images)],
         ).fetchall()
-    found: dict[UUID, tuple[bytes | None, list[tuple[str, str]]]] = {}
-    for image_id, sha256, collection, uri in rows:
-        found.setdefault(image_id, (sha256, []))[1].append((collection, uri))
-    return found
+    found: dict[UUID, StoredFiles] = {}
+    for image_id, sha256, media_type, collection, uri in rows:
+        found.setdefault(image_id, StoredFiles(image_id, sha256, media_type, [])).files.append((collection, uri))
+    return list(found.values())
 
 
 def _embedding(model: Model, value: HalfVector) -> Embedding:

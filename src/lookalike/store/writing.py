@@ -114,6 +114,7 @@ class NewFile:
         image_id: of the image that it is a file of, if that is new; an image with the same bytes keeps its id.
         content: None where nobody here has seen the bytes.
         sha256: digest of the bytes, where somebody else has seen them and says so.
+        media_type: where nobody here has seen the bytes, and it is known nevertheless.
         changes: how what was embedded differs from the file's own bytes.
     """
 
@@ -123,6 +124,7 @@ class NewFile:
     embedding: Embedding | None = None
     changes: tuple[str, ...] = ()
     sha256: bytes | None = None
+    media_type: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -525,7 +527,7 @@ def _stage(connection: psycopg.Connection, database: Database, model: Model, fil
         return (
             file.image_id,
             seen.sha256 if seen else file.sha256,
-            *((seen.media_type, seen.width, seen.height, seen.byte_size) if seen else [None] * 4),
+            *((seen.media_type, seen.width, seen.height, seen.byte_size) if seen else (file.media_type, *[None] * 3)),
             *(place.collection, place.uri, place.fingerprint, place.key),
             *(None if told is None else json_of(told) for told in (place.metadata, place.exif)),
             model.name,

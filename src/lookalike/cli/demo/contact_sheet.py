@@ -27,7 +27,7 @@ _PAGE = """<!doctype html>
   p {{ margin: 0 0 1rem; opacity: .7; }}
   ol {{ display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(14rem, 1fr)); }}
   ol {{ list-style: none; padding: 0; }}
-  img {{ width: 100%; aspect-ratio: 4/3; object-fit: cover; border-radius: .5rem; display: block; }}
+  img, video {{ width: 100%; aspect-ratio: 4/3; object-fit: cover; border-radius: .5rem; display: block; }}
   .query img {{ width: 14rem; }}
   figure {{ margin: 0; }}
   figcaption {{ font-size: .85rem; overflow-wrap: anywhere; }}
@@ -58,10 +58,10 @@ def write_contact_sheet(path: Path, searches: Sequence[tuple[str, Hit | None, Re
 
 def _figure(hit: Hit, note: str) -> str:
     name = printable(hit.path.name if hit.path else hit.uri)
-    return (
-        f'<figure><img src="{_thumbnail(hit)}" alt="{html.escape(name)}">'
-        f"<figcaption><b>{html.escape(note)}</b> {html.escape(name)}</figcaption></figure>"
-    )
+    shown = f'<img src="{_thumbnail(hit)}" alt="{html.escape(name)}">'
+    if hit.is_video:
+        shown = f'<video src="{html.escape(hit.uri)}" controls muted preload="metadata"></video>'
+    return f"<figure>{shown}<figcaption><b>{html.escape(note)}</b> {html.escape(name)}</figcaption></figure>"
 
 
 def _thumbnail(hit: Hit) -> str:

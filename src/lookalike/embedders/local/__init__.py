@@ -61,7 +61,7 @@ class LocalDescriptor:
         self.model = model
         self.limits = _LIMITS
         self.concurrency = os.cpu_count() or 1
-        self.pictures_per_call = 1
+        self.pictures_per_call = self.texts_per_call = 1
         self.rate: float | None = None
         self.usage = Usage()
         self.notice: str | None = (

@@ -8,6 +8,7 @@ from pathlib import Path
 from uuid import UUID
 
 from lookalike.pictures.check import PICTURE_SUFFIXES
+from lookalike.pictures.videos import video_type
 from lookalike.store.writing import Place, storable
 
 _LONGEST_URI = 2000
@@ -29,6 +30,7 @@ class Candidate:
         code: of that error.
         image_id: the stored image that it is to be, for a backfill.
         sha256: digest of that image's bytes, where they have been seen.
+        media_type: of that image, where it is known.
         others: where that image lies, too.
     """
 
@@ -41,12 +43,18 @@ class Candidate:
     code: str = "unreadable"
     image_id: UUID | None = None
     sha256: bytes | None = None
+    media_type: str | None = None
     others: tuple[Candidate, ...] = ()
 
     @property
     def by_url(self) -> bool:
         """Whether a service could fetch it, too."""
         return self.remote and self.location.lower().startswith(("http://", "https://"))
+
+    @property
+    def video(self) -> str | None:
+        """The media type of the video that it is by all that is said of it, None for anything else."""
+        return video_type(self.location, self.media_type or (self.place.metadata or {}).get("media_type"))
 
     @property
     def retryable(self) -> bool:
