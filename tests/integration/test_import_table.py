@@ -272,6 +272,8 @@ def test_a_large_table_beside_the_library_itself(plain_images: Lookalike, dsn: s
     report = plain_images.import_table(dsn, "photos", model=MODEL, progress=seen.append)
     # which an open snapshot in the same database would hold up
     assert (report.embedded, report.index, report.building) == (3000, "rebuilt", None)
+    known = "select count(*) from pg_stats where schemaname = 'lookalike' and tablename = 'files' and attname = 'uri'"
+    assert rows(dsn, known) == [(1,)]
     assert any(so_far.building is not None and so_far.embedded == 3000 for so_far in seen)
     found = stored(dsn)
     np.testing.assert_array_equal([found[f"https://pictures.example/{n}.jpg"] for n in range(3000)], wanted)

@@ -151,6 +151,16 @@ def may_build(database: Database, stored: StoredModel) -> bool:
         return owned(connection, stored.partition)
 
 
+def collect_statistics(database: Database, stored: StoredModel) -> None:
+    """Tell the planner what is in the tables, as autovacuum does some time after a large load, if it is on.
+
+    Joins of an analyst's own know no better until then. Tables that are not ours are left to their owner.
+    """
+    with database.transaction() as connection:
+        connection.execute("set local statement_timeout = 0")
+        connection.execute(f"analyze lookalike.images, lookalike.files, {qualified(stored.partition)}".encode())
+
+
 def graph_bytes(rows: int, m: int = 16) -> int:
     """Memory that the graph of so many half vectors takes while it is built, with a margin.
 

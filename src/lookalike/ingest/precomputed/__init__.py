@@ -32,7 +32,7 @@ from lookalike.ingest.spill import Firsts, Seen
 from lookalike.reports import BuildProgress, ImportReport
 from lookalike.store.database import Database
 from lookalike.store.importing import ImportedFile, write_imported
-from lookalike.store.index import build_index, drop_index, may_build
+from lookalike.store.index import build_index, collect_statistics, drop_index, may_build
 from lookalike.store.reading import model_to_search, stored_vectors
 from lookalike.store.runs import begin_run, end_run
 from lookalike.store.writing import (
@@ -370,6 +370,7 @@ class Import:
             self.announce(note)
         if built.stopped is not None:
             return "missing"
+        self._patiently(lambda: collect_statistics(self.database, stored))
         return "rebuilt" if self._dropped is not None else "built"
 
     def _tell_build(self, building: BuildProgress) -> None:
