@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import threading
@@ -12,7 +13,7 @@ import pytest
 
 from lookalike.ingest.ahead import ahead
 from lookalike.ingest.precomputed.tables import stored_forms, vector_of
-from lookalike.ingest.sources.manifests import _WithoutLists
+from lookalike.ingest.sources.manifests import _lines, _WithoutLists
 from lookalike.ingest.spill import Firsts, Seen
 
 LONG = "[" + ", ".join(f"{n}.5" for n in range(80)) + "]"
@@ -28,20 +29,24 @@ CELLS = [
         f"{LONG},{LONG}",
         f'"{LONG}"',
     ),
-    *(LONG.replace(",", ""), LONG.replace(",", ";"), "\0" + LONG),
+    *(LONG.replace(",", ""), LONG.replace(",", ";"), "\0" + LONG, LONG.replace(",", "\r")),
+    *("caf\u00e9.jpg", "caf\udce9.jpg", "\ufeff"),
 ]
 
 
 @pytest.mark.parametrize("delimiter", ",;\t|")
-def test_lists_that_were_put_aside_come_back(delimiter: str) -> None:
+@pytest.mark.parametrize("end", ["\r\n", "\n", "\r"])
+def test_lists_that_were_put_aside_come_back(delimiter: str, end: str) -> None:
     random = np.random.default_rng(ord(delimiter))
-    rows = [[CELLS[n] for n in random.integers(0, len(CELLS), random.integers(1, 6))] for _ in range(2000)]
-    for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL):
-        file = io.StringIO(newline="")
-        csv.writer(file, delimiter=delimiter, quoting=quoting).writerows(rows)
-        plain = list(csv.reader(io.StringIO(file.getvalue(), newline=""), delimiter=delimiter))
-        lines = _WithoutLists(io.StringIO(file.getvalue(), newline=""), delimiter)
-        assert list(map(lines.restored, csv.reader(lines, delimiter=delimiter))) == plain
+    for cells in (CELLS, [cell for cell in CELLS if "\n" not in cell]):
+        rows = [[cells[n] for n in random.integers(0, len(cells), random.integers(1, 6))] for _ in range(200)]
+        for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL):
+            file = io.StringIO(newline="")
+            csv.writer(file, delimiter=delimiter, quoting=quoting, lineterminator=end).writerows(rows)
+            plain = list(csv.reader(io.StringIO(file.getvalue(), newline=""), delimiter=delimiter))
+            data = codecs.BOM_UTF8 + file.getvalue().encode("utf-8", "surrogateescape")
+            lines = _WithoutLists(_lines(io.BytesIO(data)), delimiter)
+            assert list(map(lines.restored, csv.reader(lines, delimiter=delimiter))) == plain
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -35,7 +36,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import orjson
 import requests
-import urllib3.exceptions
+import urllib3
 
 from lookalike.embedders.terms import Budget, Ledger, Patience
 from lookalike.errors import (
@@ -189,6 +190,36 @@ _buckets: dict[str, TokenBucket] = {}
 """This process's bucket of each credential. They outlive the embedders that use them, as the service's own do."""
 
 
+class _Adapter(requests.adapters.HTTPAdapter):
+    """Calls one server, so that what `requests` finds out for each call is found out once: by which proxy it is reached
+    and with which certificates. Cookies are not looked for."""
+
+    def __init__(self, pool_maxsize: int) -> None:
+        super().__init__(pool_maxsize=pool_maxsize)
+        self._pools: dict[str, Any] = {}
+
+    def get_connection_with_tls_context(
+        self, request: requests.PreparedRequest, verify: Any, proxies: Any = None, cert: Any = None
+    ) -> Any:
+        url = request.url or ""
+        pool = self._pools.get(url)
+        if pool is None:
+            pool = super().get_connection_with_tls_context(request, verify, proxies, cert)
+            super().cert_verify(pool, url, verify, cert)  # type: ignore[no-untyped-call]
+            self._pools[url] = pool
+        return pool
+
+    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
+        """Done with the pool."""
+
+    def build_response(self, req: requests.PreparedRequest, resp: Any) -> requests.Response:
+        response = requests.Response()
+        response.status_code, response.reason, response.raw = resp.status, resp.reason, resp
+        response.headers.update(resp.headers)
+        response.request, response.url = req, req.url or ""
+        return response
+
+
 class Client:
     """Calls one service under one credential. Safe to use from several threads."""
 
@@ -235,7 +266,7 @@ class Client:
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self._session.auth = lambda request: request  # else a ~/.netrc would overwrite an Authorization header
         for scheme in ("https://", "http://"):
-            self._session.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=CONNECTIONS))
+            self._session.mount(scheme, _Adapter(pool_maxsize=CONNECTIONS))
 
     @property
     def usage(self) -> Usage:
@@ -265,7 +296,7 @@ class Client:
             ServiceError: no further call can succeed, `stop` was set (`Interrupted`) or the budget is spent
                 (`BudgetSpent`).
         """
-        return self._persist(partial(self._post, path, params or {}, headers, body))
+        return self._persist(partial(self._send, "POST", path, params or {}, headers, body))
 
     def get(
         self, path: str, *, headers: Mapping[str, str], params: Mapping[str, str] | None = None
@@ -275,8 +306,7 @@ class Client:
         Raises:
             ServiceError: as `post`.
         """
-        send = partial(self._session.get, self._endpoint + path, params=params, headers=headers)
-        return self._persist(partial(send, allow_redirects=False, stream=True), billable=False)
+        return self._persist(partial(self._send, "GET", path, params or {}, headers), billable=False)
 
     def _persist(self, send: Callable[..., requests.Response], *, billable: bool = True) -> Answer | ItemError:
         began = _now()
@@ -323,28 +353,31 @@ class Client:
             raise ServiceError(f"The service cannot be reached: {_IN_A_ROW} inputs in a row were given up. {given_up}")
         return ItemError(last.code, given_up, retryable=True, request_id=request_id)
 
-    def _post(
+    def _send(
         self,
+        method: str,
         path: str,
         params: Mapping[str, str],
         headers: Mapping[str, str],
-        body: bytes,
+        body: bytes | None = None,
+        *,
         timeout: tuple[float, float],
     ) -> requests.Response:
         """Send one request, made ready once for all calls that differ in nothing but the body."""
-        name = (path, *params.items(), *headers.items())
+        name = (method, path, *params.items(), *headers.items())
         ready = self._ready
         if ready is None or ready[0] != name:
-            request = requests.Request("POST", self._endpoint + path, params=params, headers=headers)
+            request = requests.Request(method, self._endpoint + path, params=params, headers=headers)
             prepared = self._session.prepare_request(request)
             # as a stream, so that an answer that breaks off is counted, too
             settings = self._session.merge_environment_settings(prepared.url, {}, True, None, None)
             ready = self._ready = (name, prepared, dict(settings))
-        call = ready[1].copy()
-        call.body = body
-        call.headers["Content-Length"] = str(len(body))
-        # no redirects: the key is for nobody else
-        return self._session.send(call, timeout=timeout, allow_redirects=False, **ready[2])
+        call = copy(ready[1])
+        if body is not None:
+            call.body, call.headers = body, call.headers.copy()
+            call.headers["Content-Length"] = str(len(body))
+        # not by the session, which would follow redirects: the key is for nobody else
+        return self._session.get_adapter(call.url or "").send(call, timeout=timeout, **ready[2])
 
     def _once(
         self, send: Callable[..., requests.Response], seconds: float, billable: bool

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import io
 import json
 import math
 import os
@@ -17,7 +18,7 @@ from decimal import Decimal
 from functools import cached_property, lru_cache
 from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -37,6 +38,7 @@ _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
 _MAY_HOLD_SECRETS = re.compile(r"[:=]|bearer\s|eyJ", re.IGNORECASE)
 _TRUTHS = {"true": True, "false": False}
 _LARGEST_CELL = 10_000_000
+_BUFFER = 1 << 20
 _LONGEST_KEY = 2000
 _MOST_METADATA = 250_000
 """Bytes of a row's metadata as JSON. PostgreSQL's text search takes a megabyte, and counts some words four times."""
@@ -221,8 +223,8 @@ class Table:
         """The cells of each row behind the header."""
         csv.field_size_limit(_LARGEST_CELL)
         # Undecodable bytes may be part of a path, which is bytes as well.
-        with open(self.path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            lines = _WithoutLists(file, self._delimiter)
+        with open(self.path, "rb", _BUFFER) as file:
+            lines = _WithoutLists(_lines(file), self._delimiter)
             reader = csv.reader(lines, delimiter=self._delimiter)
             next(reader, None)
             for cells in map(lines.restored, reader):
@@ -322,56 +324,77 @@ class _WithoutLists:
     holds nothing that means anything to the reader, wherever it stands.
 
     Args:
-        lines: with their ends.
+        lines: in UTF-8, with their ends.
     """
 
     _LONG = 200
 
-    def __init__(self, lines: Iterable[str], delimiter: str) -> None:
-        self._lines, self._delimiter = lines, delimiter
-        self._aside: list[str] = []
+    def __init__(self, lines: Iterable[bytes], delimiter: str) -> None:
+        self._lines, self._delimiter = lines, delimiter.encode()
+        self._aside: list[bytes] = []
         # nothing that a file could hold
         self._mark = secrets.token_hex(8)
         self._marks = re.compile(f"{self._mark}([0-9]+)x")
 
     def __iter__(self) -> Iterator[str]:
+        begin = codecs.BOM_UTF8
         for line in self._lines:
-            yield self._shortened(line) if len(line) > self._LONG else line
+            whole, begin = line.removeprefix(begin), b""
+            yield _decoded(self._shortened(whole) if len(whole) > self._LONG else whole)
 
     def restored(self, cells: list[str]) -> list[str]:
         """The cells of the row that was read last, as they are in the file."""
         if not self._aside:
             return cells
-        marks = self._marks
-        whole = [
-            marks.sub(lambda mark: self._aside[int(mark[1])], cell) if self._mark in cell else cell for cell in cells
-        ]
+        whole = [self._marks.sub(self._put_aside, cell) if self._mark in cell else cell for cell in cells]
         self._aside = []
         return whole
 
-    def _shortened(self, line: str) -> str:
-        kept, begin = "", 0
-        while (start := line.find("[", begin)) >= 0:
+    def _put_aside(self, mark: re.Match[str]) -> str:
+        return _decoded(self._aside[int(mark[1])])
+
+    def _shortened(self, line: bytes) -> bytes:
+        kept, begin = b"", 0
+        while (start := line.find(b"[", begin)) >= 0:
             end = self._end(line, start)
             if end - start < self._LONG:
                 kept, begin = kept + line[begin : start + 1], start + 1
                 continue
-            kept += f"{line[begin:start]}{self._mark}{len(self._aside)}x"
+            kept += line[begin:start] + f"{self._mark}{len(self._aside)}x".encode()
             self._aside.append(line[start:end])
             begin = end
         return kept + line[begin:]
 
-    def _end(self, line: str, start: int) -> int:
+    def _end(self, line: bytes, start: int) -> int:
         """Where the list ends that begins at `start`, if it is a cell of its own; else `start`."""
         before = line[start - 1 : start]
-        if before == '"':
-            end = line.find('"', start)
-        elif before in ("", self._delimiter):
+        if before == b'"':
+            end = line.find(b'"', start)
+        elif before in (b"", self._delimiter):
             end = line.find(self._delimiter, start)
-            end = len(line.rstrip("\r\n")) if end < 0 else end
+            end = len(line.rstrip(b"\r\n")) if end < 0 else end
         else:
             return start
-        return end if line[end - 1] == "]" and line.find('"', start, end) < 0 else start
+        return end if line[end - 1 : end] == b"]" and line.find(b'"', start, end) < 0 else start
+
+
+def _decoded(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """The lines of a file with their ends: a newline, a carriage return or both."""
+    head = file.read(_BUFFER)
+    file.seek(0)
+    if b"\n" not in head and b"\r" in head:
+        # as on old Macintoshes; all of it would be one line
+        yield from (line.encode("latin-1") for line in io.TextIOWrapper(file, "latin-1", newline=""))
+        return
+    for line in file:
+        if line.find(b"\r", 0, -2) < 0:
+            yield line
+        else:
+            yield from line.splitlines(keepends=True)
 
 
 def row_of(
