@@ -43,7 +43,7 @@ def stored(dsn: str, model: str) -> dict[str, np.ndarray]:
 def fused(path: Path, text: str, version: str) -> np.ndarray:
     """The vector of both, as the emulator gives it: the mean."""
     parts = [expected_vector(path.read_bytes(), version), expected_vector(text, version)]
-    return np.mean(parts, axis=0).astype(np.float16).astype(np.float32)
+    return np.asarray(np.mean(parts, axis=0).astype(np.float16), np.float32)
 
 
 @pytest.mark.parametrize("model", [V4, QWEN3, QWEN2, PLUS])
