@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import threading
@@ -13,8 +12,7 @@ from typing import Self, Unpack
 from uuid import UUID
 
 from lookalike.config import DEFAULT_MODEL, Settings
-from lookalike.embedders import Budget, Embedder, open_embedder
-from lookalike.embedders.terms import INTERACTIVE
+from lookalike.embedders.opened import OpenEmbedders
 from lookalike.errors import ItemError, ModelMismatch, SourceNotFound
 from lookalike.export import Export, exported_to
 from lookalike.filters import Filter, as_where
@@ -58,12 +56,9 @@ class Lookalike:
         self._settings = settings
         self._database = database
         self._announce = announce or _log.warning
-        self._pace = SharedPace(database)
         self._reader = Reader(settings)
-        self._embedders: dict[str, Embedder] = {}
-        self._announced: set[str] = set()
+        self._embedders = OpenEmbedders(settings, SharedPace(database), self._announce)
         self._seen_models: dict[str | None, tuple[StoredModel | None, float]] = {}
-        self._lock = threading.Lock()
 
     @classmethod
     def open(cls, settings: Settings | None = None, *, announce: Callable[[str], None] | None = None) -> Self:
@@ -101,6 +96,7 @@ class Lookalike:
         exif: bool = False,
         shrink: bool = True,
         send_urls: bool = False,
+        with_text: str | None = None,
         allow_hosts: Sequence[str] = (),
         progress: Callable[[IngestReport], None] | None = None,
         stop: threading.Event | None = None,
@@ -130,6 +126,9 @@ class Lookalike:
             exif: store when, where and with what pictures were taken, under ``exif`` of their metadata.
             shrink: make pictures smaller that are too large for the model, rather than refuse them.
             send_urls: leave it to the service to fetch what lies at an http(s) URL.
+            with_text: make one vector of each picture and the text that a column of the tables (or a key of the stored
+                metadata) has for it, where the model can. That is a model of its own, ``…+with-COLUMN``; a picture
+                without a text fails under it.
             allow_hosts: hosts of private networks that pictures may be fetched from.
             progress: told a few times a second how far the run is.
             stop: set it from another thread to end the run after what is under way.
@@ -142,7 +141,7 @@ class Lookalike:
             ServiceError, DatabaseError: nothing more could be done; ``report`` says what was done before.
         """
         check_numbers(max_calls, max_prune, concurrency)
-        name = self.model_name(model)
+        name = self._model_with(model, with_text)
         terms = Terms(
             halt=threading.Event(),
             stop=stop or threading.Event(),
@@ -161,10 +160,18 @@ class Lookalike:
                 uri_column=uri_column,
                 key_column=key_column,
                 metadata=metadata,
+                text_column=Model(name).with_text,
             ) as opened,
-            self._batch_embedder(name, rate, terms.halt, max_calls) as embedder,
+            self._embedders.for_run(name, rate, terms.halt, max_calls) as embedder,
         ):
-            preparation = Preparation(embedder.limits, reader, shrink=shrink, exif=exif, send_urls=send_urls)
+            preparation = Preparation(
+                embedder.limits,
+                reader,
+                shrink=shrink,
+                exif=exif,
+                send_urls=send_urls,
+                with_text=embedder.model.with_text,
+            )
             most_pruned = max_prune if prune else None
             report = ingest(self._database, embedder, opened, preparation, terms, most_pruned=most_pruned)
             if opened.unmatched and report.found:
@@ -186,6 +193,7 @@ class Lookalike:
         max_prune: float = 0.5,
         shrink: bool = True,
         send_urls: bool = False,
+        with_text: str | None = None,
         allow_hosts: Sequence[str] = (),
         stop: threading.Event | None = None,
     ) -> IngestPlan:
@@ -197,7 +205,7 @@ class Lookalike:
             ConfigurationError: a setting of the service is missing, or a table cannot be read.
         """
         check_numbers(None, max_prune, None)
-        name = self.model_name(model)
+        name = self._model_with(model, with_text)
         terms = Terms(
             halt=threading.Event(),
             stop=stop or threading.Event(),
@@ -213,10 +221,13 @@ class Lookalike:
                 uri_column=uri_column,
                 key_column=key_column,
                 metadata=metadata,
+                text_column=Model(name).with_text,
             ) as opened,
-            self._batch_embedder(name, rate, terms.halt) as embedder,
+            self._embedders.for_run(name, rate, terms.halt) as embedder,
         ):
-            preparation = Preparation(embedder.limits, reader, shrink=shrink, send_urls=send_urls)
+            preparation = Preparation(
+                embedder.limits, reader, shrink=shrink, send_urls=send_urls, with_text=embedder.model.with_text
+            )
             most_pruned = max_prune if prune else None
             return plan(self._database, embedder, opened, preparation, terms, most_pruned=most_pruned)
 
@@ -253,9 +264,9 @@ class Lookalike:
         )
         with (
             Reader(self._settings, allow_hosts=allow_hosts) as reader,
-            self._batch_embedder(name, rate, terms.halt, max_calls) as embedder,
+            self._embedders.for_run(name, rate, terms.halt, max_calls) as embedder,
         ):
-            preparation = Preparation(embedder.limits, reader, shrink=shrink)
+            preparation = Preparation(embedder.limits, reader, shrink=shrink, with_text=embedder.model.with_text)
             return backfill(self._database, embedder, preparation, terms)
 
     def import_vectors(self, *files: str | os.PathLike[str], **options: Unpack[ImportOptions]) -> ImportReport:
@@ -531,6 +542,10 @@ class Lookalike:
         """The model that a call uses: the one named, else ``LOOKALIKE_MODEL``, the active one, or the default."""
         return self._searcher(model).model
 
+    def _model_with(self, model: str | None, text_column: str | None) -> str:
+        name = self.model_name(model)
+        return name if text_column is None else Model(name).fused_with(text_column).name
+
     @property
     def place(self) -> str:
         """Where the pictures are stored, as a URL without password."""
@@ -538,10 +553,7 @@ class Lookalike:
 
     def close(self) -> None:
         """Give back connections. The private PostgreSQL goes on, for whoever comes next."""
-        with self._lock:
-            for embedder in self._embedders.values():
-                embedder.close()
-            self._embedders.clear()
+        self._embedders.close()
         self._reader.close()
         self._database.close()
 
@@ -555,7 +567,9 @@ class Lookalike:
         named = model or self._settings.model
         stored = self._stored(Model(named).name if named else None)
         name = named or (stored.model.name if stored else DEFAULT_MODEL)
-        return Searcher(self._database, name, stored, lambda: self._embedder(name), self._reader, self._announce)
+        return Searcher(
+            self._database, name, stored, lambda: self._embedders.for_questions(name), self._reader, self._announce
+        )
 
     def _stored(self, name: str | None) -> StoredModel | None:
         """The rooms of a model, as they were a second ago at most: many searches in a row ask for them once."""
@@ -565,34 +579,3 @@ class Lookalike:
             if found is not None and found.index_ready:  # else what is lacking may be there at any moment
                 self._seen_models[name] = (found, time.monotonic())
         return found
-
-    @contextlib.contextmanager
-    def _batch_embedder(
-        self, name: str, rate: float | None, halt: threading.Event, max_calls: int | None = None
-    ) -> Iterator[Embedder]:
-        """An embedder for a run of its own, which nobody watches."""
-        embedder = open_embedder(
-            name,
-            self._settings,
-            rate=rate,
-            stop=halt,
-            ledger=self._pace,
-            budget=Budget(max_calls) if max_calls is not None else None,
-        )
-        with contextlib.closing(embedder):
-            self._tell_notice(embedder)
-            yield embedder
-
-    def _embedder(self, name: str) -> Embedder:
-        """The embedder for questions that a person waits for, opened once."""
-        with self._lock:
-            if name not in self._embedders:
-                self._embedders[name] = open_embedder(name, self._settings, patience=INTERACTIVE, ledger=self._pace)
-            embedder = self._embedders[name]
-        self._tell_notice(embedder)
-        return embedder
-
-    def _tell_notice(self, embedder: Embedder) -> None:
-        if embedder.notice and embedder.model.name not in self._announced:
-            self._announced.add(embedder.model.name)
-            self._announce(embedder.notice)

@@ -6,6 +6,7 @@ All of them are frozen. A vector never travels without its model.
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -33,6 +34,11 @@ StoredVector: TypeAlias = npt.NDArray[np.float16]
 
 _MODEL_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*(\+[A-Za-z0-9._-]+)*")
 
+_WITH = "with-"
+_LONGEST_WITH = 100
+_PLAIN = frozenset(string.ascii_letters + string.digits + "_-")
+_ESCAPED = re.compile(rb"\.([0-9A-F]{2})")
+
 
 @dataclass(frozen=True, slots=True)
 class Model:
@@ -59,6 +65,13 @@ class Model:
                 f"{self.name} does not say which model it is: what 'latest' means changes, and vectors of two "
                 "models cannot be compared. Name a version, for example azure-vision/2023-04-15."
             )
+        fused = [part for part in self.name.split("+") if part.startswith(_WITH)]
+        if fused and (
+            fused != [self.name.rpartition("+")[2]] or _with(self.with_text or "") != fused[0] or fused == [_WITH]
+        ):
+            raise ConfigurationError(
+                f"{self.name!r} is not the name of a model. Have --with-text COLUMN write what stands behind +{_WITH}"
+            )
 
     @property
     def provider(self) -> str:
@@ -70,8 +83,48 @@ class Model:
         """The part behind the slash, without variants: as the service names it."""
         return self.name.partition("/")[2].partition("+")[0]
 
+    @property
+    def with_text(self) -> str | None:
+        """The column, or key of the metadata, whose text makes one vector with each picture; None without any."""
+        last = self.name.rpartition("+")[2]
+        return _column(last) if last.startswith(_WITH) else None
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """What stands behind the version, without the text."""
+        return tuple(part for part in self.name.split("+")[1:] if not part.startswith(_WITH))
+
+    def fused_with(self, column: str) -> Model:
+        """The model that embeds each picture together with the text of a column: a vector space of its own.
+
+        Raises:
+            ConfigurationError: it does so already with another one, or the column cannot be part of a name.
+        """
+        if self.with_text == column:
+            return self
+        if self.with_text is not None:
+            raise ConfigurationError(
+                f"{self.name} embeds pictures with the text of {self.with_text!r}, and --with-text names {column!r}. "
+                f"Name the model itself: --model {self.name.rpartition('+')[0]}"
+            )
+        if not 0 < len(_with(column)) <= _LONGEST_WITH or not column.strip():
+            raise ConfigurationError(f"--with-text is {column[:80]!r}; it is the name of a column, and a short one.")
+        return Model(f"{self.name}+{_with(column)}", self.dimensions, self.parameters)
+
     def __str__(self) -> str:
         return self.name
+
+
+def _with(column: str) -> str:
+    """A column as part of a model's name: what no name may hold as ``.`` and two hexadecimal digits for each byte."""
+    data = column.encode("utf-8", "surrogateescape")
+    return _WITH + "".join(chr(byte) if chr(byte) in _PLAIN else f".{byte:02X}" for byte in data)
+
+
+def _column(variant: str) -> str:
+    """The column that `_with` made part of a name."""
+    data = _ESCAPED.sub(lambda match: bytes([int(match[1], 16)]), variant.removeprefix(_WITH).encode())
+    return data.decode("utf-8", "surrogateescape")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,11 +157,13 @@ class ImageInput:
 
     Attributes:
         media_type: of what lies at the URL, where that matters: ``video/…`` makes it a video.
+        text: what makes one vector with the picture, under models that are made for it.
     """
 
     data: bytes | None = None
     url: str | None = None
     media_type: str | None = None
+    text: str | None = None
 
     def __post_init__(self) -> None:
         if (self.data is None) == (self.url is None):

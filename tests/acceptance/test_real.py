@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from lookalike import Lookalike
 from lookalike.emulator import Emulator
+from lookalike.errors import ModelMismatch
 from lookalike.uris import uri_of
 
 from ..conftest import settings_for
@@ -83,3 +85,46 @@ def test_plain_sql_uses_the_models_own_index_and_is_complete(dsn: str, real: Pat
         assert "Index Scan using embeddings_1_hnsw" in plan
         assert "embeddings_2" not in plan
         assert len(connection.execute(query.format(100).encode()).fetchall()) == 100
+
+
+def test_five_models_in_one_database_never_meet(dsn: str, real: Path, recordings: Path) -> None:
+    models = (
+        *(MODEL, "azure-inference/embed-v-4-0", "local/classic-1"),
+        *("dashscope/multimodal-embedding-v1", "dashscope/qwen3-vl-embedding"),
+    )
+    with (
+        Emulator(recordings=recordings) as emulator,
+        Lookalike.open(replace(settings_for(dsn, emulator), azure_inference_batch=32)) as images,
+    ):
+        for model in models:
+            report = images.ingest(real / "images", model=model)
+            assert (report.embedded, report.failed) == (149, 0), model
+        billed = emulator.stats()["billed"]
+        query = real / "images" / "scene-1.jpg"
+        found, vectors = {}, {model: images.embed(str(query), model=model) for model in models}
+        for model in models:
+            result = images.similar(query, model=model, limit=148)
+            assert (result.model, len(result)) == (model, 148)
+            found[model] = [hit.image_id for hit in result]
+            own = images.search(vectors[model], limit=1)
+            assert (own.model, own[0].path) == (model, query)
+            for other in models:
+                if other != model:
+                    with pytest.raises(ModelMismatch):
+                        images.search(vectors[model], model=other)
+                    with pytest.raises(ModelMismatch):
+                        vectors[model].similarity(vectors[other])
+        assert len(set(map(tuple, found.values()))) == len(models)
+        assert emulator.stats()["billed"] == billed
+        status = images.status()
+        assert {told.model: (told.embedded, told.pending) for told in status.models} == dict.fromkeys(models, (149, 0))
+    with psycopg.connect(dsn) as connection:
+        partitions = connection.execute("select tableoid, count(*) from lookalike.embeddings group by 1").fetchall()
+        assert [count for _, count in partitions] == [149] * 5
+        for room in range(1, 6):
+            # nor does the database take a vector of one model for one of another
+            with pytest.raises(psycopg.errors.CheckViolation), connection.transaction():
+                connection.execute(
+                    f"insert into lookalike.embeddings_{room} select * from lookalike.embeddings"
+                    f" where model_id <> {room} limit 1".encode()
+                )

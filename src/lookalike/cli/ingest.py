@@ -94,6 +94,14 @@ def ingest(
     send_urls: Annotated[
         bool, typer.Option("--send-urls", help="Let the service fetch http(s) URLs itself; they must be public.")
     ] = False,
+    with_text: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Make one vector of each picture and its text in this column, where the model can: a model of its "
+            "own, …+with-COLUMN.",
+        ),
+    ] = None,
     allow_host: AllowHostOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -122,6 +130,7 @@ def ingest(
                 max_prune=most_pruned,
                 shrink=not no_shrink,
                 send_urls=send_urls,
+                with_text=with_text,
                 allow_hosts=allow_host or (),
                 stop=stop.event,
             )
@@ -149,6 +158,7 @@ def ingest(
                 exif=exif,
                 shrink=not no_shrink,
                 send_urls=send_urls,
+                with_text=with_text,
                 allow_hosts=allow_host or (),
                 progress=progress,
                 stop=stop.event,

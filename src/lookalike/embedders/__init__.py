@@ -56,7 +56,8 @@ class Embedder(Protocol):
     def embed_images(self, images: Sequence[ImageInput]) -> list[Embedding | ItemError]:
         """Embed pictures: as many answers as pictures, in their order, each an embedding or the reason why not.
 
-        A video is given as an `ImageInput` with its URL and media type, to models whose limits take any.
+        A video is given as an `ImageInput` with its URL and media type, to models whose limits take any; a text with
+        it or with a picture to models with `Model.with_text`, which make one vector of both.
 
         Raises:
             ServiceError: nothing more can be done with this service; its `answered` says what came before.
@@ -120,6 +121,13 @@ def dimensions_of(model: Model) -> int | None:
             return None
 
 
+def models_with_text() -> tuple[str, ...]:
+    """The names of the models that can make one vector of a picture and a text."""
+    from lookalike.embedders import azure_inference, dashscope
+
+    return (*azure_inference.FUSING, *dashscope.FUSING)
+
+
 def open_embedder(
     name: str,
     settings: Settings,
@@ -140,9 +148,15 @@ def open_embedder(
         budget: how many calls may be billed.
 
     Raises:
-        ConfigurationError: no provider of that name, or a setting that it needs is missing.
+        ConfigurationError: no provider of that name, a setting that it needs is missing, or the model is to embed
+            pictures together with texts and cannot.
     """
     model = Model(name)
+    if model.with_text is not None and (plain := f"{model.provider}/{model.version}") not in models_with_text():
+        raise ConfigurationError(
+            f"{plain} does not make one vector of a picture and a text. Leave --with-text out, or name one of those "
+            f"that do with --model: {', '.join(models_with_text())}."
+        )
     match model.provider:
         case "azure-vision":
             from lookalike.embedders.azure_vision import AzureVision

@@ -37,6 +37,7 @@ from lookalike.embedders.remote import (
     data_url,
     in_calls,
     signed_in,
+    text_not_fused,
     with_token,
 )
 from lookalike.embedders.terms import Budget, Ledger, Patience
@@ -68,20 +69,25 @@ class _Kind:
     Attributes:
         dimensions: that can be asked for; empty where it always gives 1024.
         one_image: whether a call may hold no more than that.
+        fuses: whether a picture and a text become one vector.
     """
 
     dimensions: Sequence[int] = ()
     one_image: bool = False
+    fuses: bool = False
     max_pixels: int | None = None
 
 
 _KINDS = {
     "Cohere-embed-v3-english": _Kind(one_image=True),
     "Cohere-embed-v3-multilingual": _Kind(one_image=True),
-    "embed-v-4-0": _Kind((1024, 512, 256), max_pixels=2_000_000),
+    "embed-v-4-0": _Kind((1024, 512, 256), max_pixels=2_000_000, fuses=True),
 }
 MODELS = tuple(f"azure-inference/{name}" for name in _KINDS)
 """Those of Azure's own models that embed pictures into vectors of at most 1024 numbers."""
+
+FUSING = tuple(f"azure-inference/{name}" for name, kind in _KINDS.items() if kind.fuses)
+"""Those of them that make one vector of a picture and a text. Another server might drop the text without a word."""
 
 _ENCODINGS = ("int8", "uint8", "binary", "ubinary")
 
@@ -222,8 +228,14 @@ class AzureInference(RemoteEmbedder):
         if image.data is None:
             thing, code = ("videos", "video-not-supported") if image.is_video else ("URLs", "url-not-supported")
             return ItemError(code, f"{_NAME} takes no {thing}. Give the picture itself.")
-        fault = checked_picture(image.data, self.limits)
-        return fault or Payload({"image": data_url(image.data)}, len(image.data))
+        if (fault := checked_picture(image.data, self.limits)) is not None:
+            return fault
+        content = {"image": data_url(image.data)}
+        if image.text is not None:
+            if self.model.with_text is None:
+                return text_not_fused(self.model)
+            content["text"] = image.text
+        return Payload(content, len(image.data) + len((image.text or "").encode(errors="replace")))
 
     def _send(self, path: str, input_type: str, contents: Sequence[Any]) -> list[Outcome] | ItemError:
         document: dict[str, Any] = {
@@ -284,7 +296,7 @@ def known_dimensions(model: Model) -> int | None:
     Raises:
         ConfigurationError: it cannot be asked for so many.
     """
-    kind, variant = _kind(model.version), model.name.partition("+")[2]
+    kind, variant = _kind(model.version), "+".join(model.variants)
     if not variant:
         return DIMENSIONS if model.version in _KINDS else None
     if variant in _ENCODINGS:

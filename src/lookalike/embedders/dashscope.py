@@ -12,7 +12,7 @@ import re
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from lookalike.config import Settings
 from lookalike.embedders.http import Client, Retry, Verdict, read_embeddings
@@ -27,6 +27,7 @@ from lookalike.embedders.remote import (
     checked_rate,
     data_url,
     in_calls,
+    text_not_fused,
 )
 from lookalike.embedders.terms import Budget, Ledger, Patience
 from lookalike.errors import ConfigurationError, ContractBroken, CredentialsRefused, ItemError, ServiceError
@@ -57,6 +58,8 @@ class _Kind:
         pictures, texts: the most in one call.
         calls: a minute, per account and model.
         tokens: the most in one text.
+        fuses: whether a picture and a text become one vector: where they are all that a ``call`` holds, where they
+            stand in one ``content`` of it, or never.
     """
 
     dimensions: tuple[int, ...] = (DIMENSIONS,)
@@ -68,15 +71,18 @@ class _Kind:
     texts: int = 1
     calls: int = 120
     tokens: int = 512
+    fuses: Literal["call", "content"] | None = None
     parameters: tuple[tuple[str, Any], ...] = ()
 
 
 _MORE = _SIMPLE | {"image/webp", "image/tiff"}
-_SNAPSHOT = functools.partial(_Kind, image=5 * _MB, video=50 * _MB, pictures=20, texts=20, calls=600, tokens=1024)
+_SNAPSHOT = functools.partial(
+    _Kind, image=5 * _MB, video=50 * _MB, pictures=20, texts=20, calls=600, tokens=1024, fuses="content"
+)
 _KINDS = {
     "multimodal-embedding-v1": _Kind(chosen=False, texts=20),
     "qwen2.5-vl-embedding": _Kind(
-        (1024, 768, 512), image=5 * _MB, video=50 * _MB, media_types=_MORE, calls=1200, tokens=32_000
+        (1024, 768, 512), image=5 * _MB, video=50 * _MB, media_types=_MORE, calls=1200, tokens=32_000, fuses="call"
     ),
     "qwen3-vl-embedding": _Kind(
         (1024, 768, 512, 256),
@@ -87,6 +93,7 @@ _KINDS = {
         texts=20,
         calls=1200,
         tokens=32_000,
+        fuses="call",
         parameters=(("enable_fusion", False),),  # else what stands in one call might become one vector
     ),
     "tongyi-embedding-vision-plus-2026-03-06": _SNAPSHOT((1024, 512, 256, 128, 64)),
@@ -96,6 +103,9 @@ _KINDS = {
 }
 MODELS = tuple(f"dashscope/{name}" for name, kind in _KINDS.items() if kind.dimensions[0] <= DIMENSIONS)
 """Those that give at most 1024 numbers."""
+
+FUSING = tuple(name for name in MODELS if _KINDS[name.partition("/")[2]].fuses)
+"""Those of them that can make one vector of a picture and a text."""
 
 _UNFIT = "does not take what Lookalike sends"
 _ITEM = r"\b(images?|pictures?|videos?|texts?|contents?|input|urls?|file|format|resolution|download\w*)\b"
@@ -209,6 +219,8 @@ class DashScope(RemoteEmbedder):
             max_video_bytes=self._kind.video,
         )
         per_call = min(self._kind.pictures, settings.dashscope_batch or self._kind.pictures)
+        if model.with_text is not None and self._kind.fuses == "call":
+            per_call = 1
         super().__init__(
             Model(model.name, dimensions),
             limits,
@@ -241,27 +253,44 @@ class DashScope(RemoteEmbedder):
         return in_calls(map(self._text, texts), self.texts_per_call, self._send)
 
     def _picture(self, image: ImageInput) -> Payload | ItemError:
-        if image.is_video:
-            if image.url is None:
-                return ItemError("video-not-supported", f"{_NAME} takes videos by their URLs only.")
-            return Payload({"video": image.url}, len(image.url), alone=True)
-        if image.data is None:
-            return Payload({"image": image.url}, len(image.url or ""))
-        fault = checked_picture(image.data, self.limits)
-        return fault or Payload({"image": data_url(image.data)}, len(image.data))
+        if image.is_video and image.url is None:
+            return ItemError("video-not-supported", f"{_NAME} takes videos by their URLs only.")
+        if image.data is not None and (fault := checked_picture(image.data, self.limits)) is not None:
+            return fault
+        shown = {"video" if image.is_video else "image": image.url if image.data is None else data_url(image.data)}
+        size = len(image.data or image.url or "")
+        if image.text is None:
+            return Payload(shown, size, alone=image.is_video)
+        if self.model.with_text is None:
+            return text_not_fused(self.model)
+        said = {"text": self._read_of(image.text)}
+        size += len(said["text"].encode(errors="replace"))
+        if self._kind.fuses == "content":
+            return Payload(said | shown, size, alone=image.is_video)
+        return Payload([said, shown], size, alone=True)
 
     def _text(self, text: str) -> Payload | ItemError:
         if not text.strip():
             return ItemError("empty-text", "The text is empty.")
+        taken = self._read_of(text)
+        return Payload({"text": taken}, len(taken.encode(errors="replace")))
+
+    def _read_of(self, text: str) -> str:
+        """As much of a text as the model reads."""
         taken = _beginning(text, self._kind.tokens)
         if len(taken) < len(text):
             _log.warning("%s reads the first %d characters of a text of %d", self.model, len(taken), len(text))
-        return Payload({"text": taken}, len(taken.encode(errors="replace")))
+        return taken
 
     def _send(self, contents: Sequence[Any]) -> list[Outcome] | ItemError:
-        document: dict[str, Any] = {"model": self.model.version, "input": {"contents": list(contents)}}
-        if self._parameters:
-            document["parameters"] = self._parameters
+        parameters = dict(self._parameters)
+        inputs, together = list(contents), isinstance(contents[0], list)
+        if together:  # all of the call becomes one vector
+            (inputs,) = inputs
+            parameters |= {"enable_fusion": True} if "enable_fusion" in parameters else {}
+        document: dict[str, Any] = {"model": self.model.version, "input": {"contents": inputs}}
+        if parameters:
+            document["parameters"] = parameters
         answer = self._client.post(_PATH, headers=self._headers, body=json.dumps(document).encode())
         if isinstance(answer, ItemError):
             return answer
@@ -313,7 +342,7 @@ def known_dimensions(model: Model) -> int:
         raise ConfigurationError(
             f"{model.name} gives {first:,} numbers, and {DIMENSIONS:,} are the most that a stored vector has. {fitting}"
         )
-    variants = model.name.split("+")[1:]
+    variants = model.variants
     if not variants:
         return first
     if "multi_images" in variants:

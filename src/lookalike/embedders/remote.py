@@ -199,6 +199,11 @@ def checked_picture(data: bytes, limits: Limits) -> ItemError | None:
     return None
 
 
+def text_not_fused(model: Model) -> ItemError:
+    """Why a picture is not sent: its text would be dropped, or make its vector one of another space."""
+    return ItemError("text-not-supported", f"{model} embeds pictures alone. With a text, it is a model of its own.")
+
+
 def checked_rate(rate: float) -> float:
     """Calls a second.
 

@@ -24,7 +24,7 @@ from lookalike.ingest.sources import Sources
 from lookalike.ingest.spill import Seen
 from lookalike.reports import IngestReport
 from lookalike.store.database import Database
-from lookalike.store.writing import Retry
+from lookalike.store.known import Retry
 
 __all__ = [
     "Preparation",

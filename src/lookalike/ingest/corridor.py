@@ -40,8 +40,9 @@ from lookalike.ingest.writer import Writer
 from lookalike.reports import IngestReport
 from lookalike.store.claims import LEASE_SECONDS, alone, release_all, renew
 from lookalike.store.database import Database
+from lookalike.store.known import NO_RETRY, Retry
 from lookalike.store.runs import begin_run, end_run
-from lookalike.store.writing import NO_RETRY, Retry, remove_abandoned
+from lookalike.store.writing import remove_abandoned
 from lookalike.types import Deleted, Embedding, Price
 
 _WRITE_BATCH = 256

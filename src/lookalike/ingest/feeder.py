@@ -15,10 +15,12 @@ from uuid import UUID
 from lookalike.ingest.patience import Patiently
 from lookalike.ingest.prepare import Picture, Preparation, Unchanged
 from lookalike.ingest.sources import Candidate
+from lookalike.ingest.texts import Texts, is_new
 from lookalike.ingest.work import Done, Embedded, Tally, ToEmbed, Told, UnderWay, Work
-from lookalike.store.claims import claim, in_other_hands
+from lookalike.store.claims import Wanted, claim, in_other_hands
 from lookalike.store.database import Database
-from lookalike.store.writing import Known, NewFailure, Retry, known_places
+from lookalike.store.known import Known, Retry, known_places
+from lookalike.store.writing import NewFailure
 from lookalike.types import Model
 
 _READERS = 4
@@ -51,13 +53,17 @@ class Feeder:
     under_way: UnderWay
     to_embed: ToEmbed
     done: Done
+    _texts: Texts = field(init=False)
     _aside: deque[tuple[Candidate, UUID]] = field(default_factory=deque)
     _looked_again: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._texts = Texts(self.database, self.preparation.with_text, self.patiently)
 
     def run(self, batches: Iterable[list[Candidate]]) -> None:
         """Take every candidate of every batch as far as it goes here, until `halt` is set."""
         try:
-            with ThreadPoolExecutor(_READERS, thread_name_prefix="lookalike-read") as readers:
+            with self._texts, ThreadPoolExecutor(_READERS, thread_name_prefix="lookalike-read") as readers:
                 for batch in batches:
                     self.tally.add(found=len(batch))
                     self._advance(batch, readers)
@@ -100,11 +106,12 @@ class Feeder:
     def _unknown(self, batch: list[Candidate]) -> Iterator[tuple[Candidate, Known | None, str | None]]:
         """Those of a batch that must be read, with what is stored of them, and with their fingerprint when they were
         last read if only reading can tell whether they have changed."""
+        batch = self._texts.told(batch)
         places = [candidate.place for candidate in batch]
         stored = self.patiently(lambda: known_places(self.database, self.model, places, self.retry))
         for candidate in batch:
             known = stored.get(candidate.place.name)
-            if known is None:
+            if known is None or is_new(candidate, known):
                 yield candidate, None, None
             elif self.preparation.is_unseen(candidate):
                 self._settle(candidate, known)
@@ -139,8 +146,8 @@ class Feeder:
         fresh = [work for work in admitted if work is not None]
         if not fresh:
             return
-        digests = {w.image_id: w.picture.content.sha256 if w.picture.content else None for w in fresh}
-        claimed = self.patiently(lambda: claim(self.database, self.model, self.worker, digests))
+        wanted = [_wanted(work) for work in fresh]
+        claimed = self.patiently(lambda: claim(self.database, self.model, self.worker, wanted))
         for work in fresh:
             match claimed.get(work.image_id):
                 case "mine":
@@ -165,6 +172,13 @@ class Feeder:
         taken = self.patiently(lambda: in_other_hands(self.database, self.model, self.worker, images))
         self._aside += [one for one in aside if one[1] in taken]
         self._advance([candidate for candidate, image_id in aside if image_id not in taken], readers)
+
+
+def _wanted(work: Work) -> Wanted:
+    candidate, place = next(iter(work.files.values()))
+    content = work.picture.content
+    text = None if candidate.repeats else work.picture.input.text
+    return Wanted(work.image_id, content.sha256 if content is not None else None, place.name, text)
 
 
 def batched(items: Iterable[_T], size: int) -> Iterator[list[_T]]:

@@ -13,10 +13,12 @@ from lookalike.ingest.prepare import Picture, Preparation
 from lookalike.ingest.prune import gone_files, noting
 from lookalike.ingest.sources import Candidate, Sources
 from lookalike.ingest.spill import Seen
+from lookalike.ingest.texts import Texts, is_new
 from lookalike.reports import IngestPlan
 from lookalike.store.database import Database
+from lookalike.store.known import Known, Retry, known_places
 from lookalike.store.reading import embedded_contents
-from lookalike.store.writing import UNSUPPORTED, Known, Retry, known_places
+from lookalike.store.writing import UNSUPPORTED
 from lookalike.types import Usage
 
 _WALK_BATCH = 256
@@ -53,6 +55,7 @@ def plan(
         Seen() as contents,
         Seen() as failed,
         Seen() as walked,
+        Texts(database, preparation.with_text) as texts,
         ThreadPoolExecutor(4) as readers,
     ):
         for batch in batched(noting(sources.walk(), scopes, walked), _WALK_BATCH):
@@ -60,12 +63,15 @@ def plan(
                 break
             tally["found"] += len(batch)
             unread, repeated = [], []
-            for candidate, known in _with_known(database, embedder, batch, terms.retry):
-                if known is not None and candidate.place.fingerprint in (None, known.fingerprint):
+            for candidate, known in _with_known(database, embedder, texts.told(batch), terms.retry):
+                retold = known is not None and is_new(candidate, known)
+                if retold and candidate.text is not None:
+                    tally["new" if places.add(_as_found(candidate)) else "duplicates"] += 1
+                elif known is not None and not retold and candidate.place.fingerprint in (None, known.fingerprint):
                     tally["unchanged" if known.state == "embedded" else known.state] += 1
                 elif not places.add(_as_found(candidate)):
                     repeated.append(_as_found(candidate))
-                elif candidate.remote and candidate.error is None and candidate.video is None:
+                elif candidate.remote and preparation.must_read(candidate):
                     tally["new"] += 1
                 else:
                     unread.append(candidate)

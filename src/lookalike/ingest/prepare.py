@@ -66,6 +66,7 @@ class Preparation:
         shrink: make what is too large for the model smaller, rather than refuse it.
         exif: read from the picture when, where and with what it was taken.
         send_urls: leave it to the service to fetch what lies at an http(s) URL.
+        with_text: the column whose text is embedded together with each picture; None to embed pictures alone.
     """
 
     limits: Limits
@@ -73,6 +74,7 @@ class Preparation:
     shrink: bool = True
     exif: bool = False
     send_urls: bool = False
+    with_text: str | None = None
 
     def __post_init__(self) -> None:
         if self.send_urls and not self.limits.urls:
@@ -81,6 +83,11 @@ class Preparation:
     def is_unseen(self, candidate: Candidate) -> bool:
         """Whether a candidate is known by its URL alone, as it is the service that fetches it: videos always are."""
         return candidate.by_url and (self.send_urls or candidate.video is not None)
+
+    def must_read(self, candidate: Candidate) -> bool:
+        """Whether only reading a candidate tells what it is, and what becomes of it."""
+        told = candidate.text is not None or self.with_text is None or not candidate.expected
+        return told and candidate.error is None and candidate.video is None
 
     def prepare(self, candidate: Candidate, known: str | None = None) -> Picture | NewFailure | Unchanged:
         """Read and check a candidate.
@@ -103,6 +110,8 @@ class Preparation:
                 raise ItemError(candidate.code, candidate.error, retryable=candidate.retryable)
             if candidate.oddity is not None:
                 raise ItemError(UNSUPPORTED, f"This is {candidate.oddity}, not a file.")
+            if candidate.expected:
+                self._require_text(candidate)  # before anything is read, as this will be asked again
             if self.is_unseen(candidate):
                 return self._by_url(candidate)
             if candidate.remote:
@@ -120,8 +129,10 @@ class Preparation:
             checked = check_picture(data, self.limits, shrink=self.shrink)
             if self.exif:
                 place = replace(place, exif=exif_of(data))
+            self._require_text(candidate)
             image_id = candidate.image_id or checked.content.image_id
-            return Picture(place, image_id, checked.content, ImageInput(data=checked.data), checked.changes)
+            image = ImageInput(data=checked.data, text=candidate.text)
+            return Picture(place, image_id, checked.content, image, checked.changes)
         except ItemError as error:
             code, message = error.code, str(error)
             if not candidate.expected:
@@ -148,7 +159,16 @@ class Preparation:
             code = "video-not-supported" if candidate.image_id is None else UNSUPPORTED
             raise ItemError(code, "This model takes no videos; dashscope/qwen3-vl-embedding does, for example.")
         image_id = candidate.image_id or UUID(bytes=sha256(place.uri.encode()).digest()[:16])
-        return Picture(place, image_id, None, ImageInput(url=candidate.location, media_type=video))
+        image = ImageInput(url=candidate.location, media_type=video, text=candidate.text)
+        return Picture(place, image_id, None, image)
+
+    def _require_text(self, candidate: Candidate) -> None:
+        if self.with_text is not None and candidate.text is None:
+            message = (
+                f"Nothing stands under {self.with_text!r} for this file, and without a text its vector would be of "
+                "another kind. Add one, or ingest the file under the model without text."
+            )
+            raise ItemError("no-text", message, retryable=True)
 
     def _download(self, candidate: Candidate, known: str | None) -> Download | None:
         try:

@@ -97,6 +97,7 @@ class Writer:
 def _outcome(work: Work, places: list[Place]) -> tuple[list[NewFile], list[NewFailure]]:
     """What is to be stored of a picture that has reached its end, for every place it was found in."""
     picture = work.picture
+    files = [NewFile(at, work.image_id, picture.content, media_type=picture.media_type) for at in places]
     match work.outcome:
         case ItemError() as error:
             failed = NewFailure(
@@ -110,11 +111,9 @@ def _outcome(work: Work, places: list[Place]) -> tuple[list[NewFile], list[NewFa
             )
             return [], [replace(failed, place=place) for place in places]
         case Embedding() as embedding:
-            changes = picture.changes
-            kind = picture.media_type
-            return [
-                NewFile(place, work.image_id, picture.content, embedding, changes, media_type=kind) for place in places
-            ], []
+            files = [replace(file, embedding=embedding, changes=picture.changes) for file in files]
+            # the text is that of the file that was come upon first
+            own = picture.place.name
+            return [replace(file, text=picture.input.text) if file.place.name == own else file for file in files], []
         case _:
-            kind = picture.media_type
-            return [NewFile(place, work.image_id, picture.content, media_type=kind) for place in places], []
+            return files, []

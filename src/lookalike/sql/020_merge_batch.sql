@@ -5,9 +5,9 @@
 --
 --     image_id uuid, sha256 bytea, media_type text, width integer, height integer, byte_size bigint,
 --     collection text, uri text, fingerprint text, key text, metadata jsonb, exif jsonb,
---     model text, embedding halfvec(1024), changes text[]
+--     model text, embedding halfvec(1024), changes text[], text text
 --
--- A row without an embedding is one more file of an image that is known already. A row without sha256 is an image whose
+-- Text is what was embedded together with the picture. A row without an embedding is one more file of an image that is known already. A row without sha256 is an image whose
 -- bytes nobody here has seen; it is known by its URI. Images that lose their last file stay: the file that is theirs
 -- now may be on its way, in the next batch or with another writer.
 --
@@ -163,6 +163,14 @@ begin
               join lookalike.embeddings e on e.image_id = m.was
              order by m.now, e.model_id
                 on conflict (image_id, model_id) do nothing
+         returning image_id, model_id
+        ), told as (
+            insert into lookalike.texts (image_id, model_id, collection, uri, text)
+            select distinct on (k.image_id, k.model_id) k.image_id, k.model_id, t.collection, t.uri, t.text
+              from kept k
+              join moved m on m.now = k.image_id
+              join lookalike.texts t on t.image_id = m.was and t.model_id = k.model_id
+             order by k.image_id, k.model_id, t.uri
         )
         select array_agg(distinct m.was) into abandoned from moved m;
     end if;
@@ -190,6 +198,26 @@ begin
          where e.image_id = b.image_id and e.model_id = id
            and e.embedding operator(@extschema:vector@.<>) b.embedding;
         get diagnostics replaced = row_count;
+    end if;
+
+    -- a picture that is embedded together with another text than before has another vector
+    if exists (select from pg_temp.lookalike_batch b where b.text is not null) then
+        with told as (
+            select distinct on (b.image_id) b.image_id, b.collection, b.uri, b.text, b.embedding
+              from pg_temp.lookalike_batch b
+             where b.text is not null and b.embedding is not null
+             order by b.image_id, b.uri, b.collection
+        ), noted as (
+            insert into lookalike.texts (image_id, model_id, collection, uri, text)
+            select t.image_id, id, t.collection, t.uri, t.text from told t
+                on conflict (image_id, model_id) do update
+               set collection = excluded.collection, uri = excluded.uri, text = excluded.text
+        )
+        update lookalike.embeddings e
+           set embedding = t.embedding, created_at = now()
+          from told t
+         where e.image_id = t.image_id and e.model_id = id
+           and e.embedding operator(@extschema:vector@.<>) t.embedding;
     end if;
 
     insert into lookalike.embeddings (image_id, model_id, embedding)

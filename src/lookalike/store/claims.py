@@ -7,6 +7,7 @@ that writes the outcome. A claim that is not renewed lapses, and the image is an
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 from uuid import UUID
 
@@ -21,18 +22,46 @@ _PRESENCE = ""
 FROM_THE_FIRST = UUID(int=0)
 """Comes before every image."""
 
+TEXT_OF_ANOTHER = """exists (
+    select from lookalike.files o
+     where (o.image_id, o.collection, o.uri) = (t.image_id, t.collection, t.uri)
+       and (o.collection, o.uri) <> ({place}.collection, {place}.uri))"""
+"""Whether a text ``t`` belongs to another file of its image than the one of a row."""
+
+_WITH_ANOTHER_TEXT = f"""
+               and not exists (
+                   select from lookalike.texts t
+                    where t.image_id = i.image_id and t.model_id = m.model_id and t.text <> w.text
+                      and not {TEXT_OF_ANOTHER.format(place="w")})"""
+
 LEASE_SECONDS = 12.0
 """How long a claim holds without being renewed: what the others wait for the work of a worker that was killed."""
 
 
-def claim(
-    database: Database, model: Model, worker: UUID, images: Mapping[UUID, bytes | None]
-) -> Mapping[UUID, Literal["mine", "embedded"]]:
-    """Claim images, by id and digest, that are not embedded under `model` yet; those missing from the answer are
-    in another worker's hands.
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An image that is to be embedded.
 
-    The digest counts where an image got its id before its bytes were seen.
+    Attributes:
+        sha256: counts where the image got its id before its bytes were seen; None where they still are not.
+        place: collection and URI of the file that it was come upon in.
+        text: what it is to be embedded together with; None takes whatever it was embedded with.
     """
+
+    image_id: UUID
+    sha256: bytes | None
+    place: tuple[str, str]
+    text: str | None = None
+
+
+def claim(
+    database: Database, model: Model, worker: UUID, images: Sequence[Wanted]
+) -> Mapping[UUID, Literal["mine", "embedded"]]:
+    """Claim images that are not embedded under `model` yet, or with another text of the same file; those missing from
+    the answer are in another worker's hands.
+    """
+    ids = [image.image_id for image in images]
+    with_text = model.with_text is not None
     with database.transaction() as connection:
         # a crash of the server may cost the last claims, but nobody waits for a disk
         connection.execute("set local synchronous_commit = off")
@@ -47,19 +76,27 @@ def claim(
              where c.worker = excluded.worker or c.expires_at < clock_timestamp()
             returning image_id
             """,
-            {"model": model.name, "worker": worker, "lease": LEASE_SECONDS, "images": list(images)},
+            {"model": model.name, "worker": worker, "lease": LEASE_SECONDS, "images": ids},
         ).fetchall()
         # Asked after claiming: whoever held the claim before wrote the embedding in the transaction that ended it.
         embedded = connection.execute(
-            """
+            f"""
             select w.image_id
-              from unnest(%s::uuid[], %s::bytea[]) as w (image_id, sha256)
+              from unnest(%s::uuid[], %s::bytea[], %s::text[], %s::text[], %s::text[])
+                       as w (image_id, sha256, collection, uri, text)
               join lookalike.images i on i.sha256 = w.sha256 or i.image_id = w.image_id and w.sha256 is null
               join lookalike.embeddings e on e.image_id = i.image_id
               join lookalike.models m using (model_id)
-             where m.name = %s
-            """,
-            [list(images), list(images.values()), model.name],
+             where m.name = %s{_WITH_ANOTHER_TEXT if with_text else ""}
+            """.encode(),
+            [
+                ids,
+                [image.sha256 for image in images],
+                [image.place[0] for image in images],
+                [image.place[1] for image in images],
+                [image.text for image in images],
+                model.name,
+            ],
         ).fetchall()
         found: dict[UUID, Literal["mine", "embedded"]] = {image_id: "mine" for (image_id,) in mine}
         found |= {image_id: "embedded" for (image_id,) in embedded}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 import numpy as np
@@ -238,6 +238,19 @@ def stored_vectors(
     for number, value in rows:
         found[number - 1] = _embedding(stored.model, value).vector
     return found
+
+
+def stored_values(database: Database, places: Sequence[tuple[str, str]], key: str) -> dict[tuple[str, str], Any]:
+    """What the stored metadata of files, named by collection and URI, hold under a key; those without are missing."""
+    with database.transaction() as connection:
+        rows = connection.execute(
+            "select collection, uri, f.metadata -> %s::text"
+            "  from lookalike.files f"
+            "  join unnest(%s::text[], %s::text[]) as w (collection, uri) using (collection, uri)"
+            " where f.metadata ? %s::text",
+            [key, [collection for collection, _ in places], [uri for _, uri in places], key],
+        ).fetchall()
+    return {(collection, uri): value for collection, uri, value in rows}
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from psycopg import sql
 from lookalike.errors import ConfigurationError, DatabaseError
 
 READABLE = (
-    *("images", "files", "failures", "runs", "models", "alembic_version"),
+    *("images", "files", "texts", "failures", "runs", "models", "alembic_version"),
     *("library", "coverage", "known_texts", "active_embeddings"),
 )
 """Tables and views that readers may select from, apart from the models' own views."""
@@ -27,8 +27,8 @@ READERS_FUNCTIONS = (
 )
 """Functions that readers may call, whatever their arguments."""
 
-_LATER_VIEWS = ("known_texts",)
-"""Views that came after the first readers; whoever may read `library` may read them."""
+_LATER_VIEWS = ("known_texts", "texts")
+"""Views and tables that came after the first readers; whoever may read `library` may read them."""
 
 _EVERYBODY = sql.SQL("public")
 

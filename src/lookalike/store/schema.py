@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from lookalike.errors import SchemaOutOfDate, UnsupportedDatabase
 from lookalike.store import rights
 
-HEAD = "0003"
+HEAD = "0004"
 """The revision that this version of Lookalike works with."""
 
 LEAST_POSTGRESQL = 15

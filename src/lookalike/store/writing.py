@@ -42,7 +42,7 @@ _STAGING = """
 create temporary table if not exists lookalike_batch (
     image_id uuid, sha256 bytea, media_type text, width integer, height integer, byte_size bigint,
     collection text, uri text, fingerprint text, key text, metadata jsonb, exif jsonb,
-    model text, embedding {vector}.halfvec(1024), changes text[]
+    model text, embedding {vector}.halfvec(1024), changes text[], text text
 ) with (toast_tuple_target = 8160) on commit {on_commit}
 """
 _CONTENT = {"media_type": "text", "width": "int4", "height": "int4", "byte_size": "int8"}
@@ -54,7 +54,7 @@ _PLACE = {
     "metadata": "jsonb",
     "exif": "jsonb",
 }
-_VECTOR = {"model": "text", "embedding": "halfvec", "changes": "text[]"}
+_VECTOR = {"model": "text", "embedding": "halfvec", "changes": "text[]", "text": "text"}
 _BATCH = {"image_id": "uuid", "sha256": "bytea", **_CONTENT, **_PLACE, **_VECTOR}
 
 UNSUPPORTED = "unsupported"
@@ -95,18 +95,6 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Retry:
-    """Which files that failed for good are tried again although nothing has changed: none, all, or those of a code."""
-
-    failed: bool = False
-    code: str | None = None
-
-
-NO_RETRY = Retry()
-"""None of them."""
-
-
-@dataclass(frozen=True, slots=True)
 class NewFile:
     """One file to write: where it lies, what it holds, and its embedding where it was just made.
 
@@ -115,6 +103,7 @@ class NewFile:
         content: None where nobody here has seen the bytes.
         sha256: digest of the bytes, where somebody else has seen them and says so.
         media_type: where nobody here has seen the bytes, and it is known nevertheless.
+        text: what was embedded together with the picture, where it is this file's.
         changes: how what was embedded differs from the file's own bytes.
     """
 
@@ -125,6 +114,7 @@ class NewFile:
     changes: tuple[str, ...] = ()
     sha256: bytes | None = None
     media_type: str | None = None
+    text: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,60 +130,6 @@ class NewFailure:
     image_id: UUID | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What is stored of a file.
-
-    Attributes:
-        state: how it ended when it had `fingerprint`.
-        told: whether key and metadata are the ones that the source gives now.
-        has_exif: whether what the picture itself says has been stored.
-        unseen: whether nobody here has seen its bytes.
-    """
-
-    state: Literal["embedded", "failed", "unsupported"]
-    fingerprint: str | None
-    told: bool
-    has_exif: bool
-    unseen: bool
-
-
-def known_places(database: Database, model: Model, places: Sequence[Place], retry: Retry) -> Mapping[PlaceName, Known]:
-    """Which of these files are embedded under `model`, or have failed for good and are not to be tried again."""
-    with database.transaction() as connection:
-        rows = connection.execute(
-            """
-            with walked as (
-                select * from unnest(%s::text[], %s::text[], %s::text[], %s::jsonb[])
-                           as w (collection, uri, key, metadata)
-            )
-            select w.collection, w.uri, 'embedded', f.fingerprint,
-                   f.key is not distinct from coalesce(w.key, f.key)
-                       and f.metadata = lookalike.merged_metadata(f.metadata, w.metadata),
-                   f.metadata ? 'exif', i.sha256 is null
-              from walked w
-              join lookalike.files f using (collection, uri)
-              join lookalike.images i using (image_id)
-              join lookalike.embeddings e using (image_id)
-              join lookalike.models m using (model_id)
-             where m.name = %s
-               -- whoever failed since is read again, lest the failure outlive its reason
-               and not exists (select from lookalike.failures x
-                                where x.model = m.name and x.collection = w.collection and x.uri = w.uri)
-             union all
-            -- later than its embedding, so this is how it ended
-            select w.collection, w.uri, case when x.code = %s then 'unsupported' else 'failed' end,
-                   x.fingerprint, true, true, false
-              from walked w
-              join lookalike.failures x using (collection, uri)
-             where x.model = %s and not x.retryable
-               and not (%s and x.code = coalesce(%s, x.code))
-            """,
-            [*_columns(places), model.name, UNSUPPORTED, model.name, retry.failed, retry.code],
-        ).fetchall()
-    return {(collection, uri): Known(*known) for collection, uri, *known in rows}
-
-
 def tell(database: Database, places: Sequence[Place]) -> None:
     """Store keys and metadata of files that are otherwise as they were."""
     # in order, so that two writers lock the same rows in the same order
@@ -207,13 +143,14 @@ def tell(database: Database, places: Sequence[Place]) -> None:
               from unnest(%s::text[], %s::text[], %s::text[], %s::jsonb[]) as w (collection, uri, key, metadata)
              where f.collection = w.collection and f.uri = w.uri
             """,
-            _columns(ordered),
+            place_columns(ordered),
         )
 
     in_spite_of_races(database, update)
 
 
-def _columns(places: Sequence[Place]) -> list[list[Any]]:
+def place_columns(places: Sequence[Place]) -> list[list[Any]]:
+    """Collections, URIs, keys and metadata of files, as `unnest` takes them."""
     return [
         [place.collection for place in places],
         [place.uri for place in places],
@@ -533,6 +470,7 @@ def _stage(connection: psycopg.Connection, database: Database, model: Model, fil
             model.name,
             next(vectors) if file.embedding is not None else None,
             list(file.changes),
+            file.text,
         )
 
     copy_rows(connection, "pg_temp.lookalike_batch", _BATCH, map(row, files))

@@ -46,6 +46,7 @@ class Sources:
         uri_column: str | None = None,
         key_column: str | None = None,
         metadata: str | os.PathLike[str] | None = None,
+        text_column: str | None = None,
         stdin: BinaryIO | None = None,
     ) -> None:
         """Refuse, before anything is spent, what does not exist or cannot be understood.
@@ -54,6 +55,7 @@ class Sources:
             names: folders, globs, files, tables (CSV, TSV, JSON Lines, Parquet), URLs, and ``-`` for a list on stdin.
             uri_column, key_column: columns of the tables, and of `metadata`.
             metadata: a table that says more about the pictures; joined by path, file name or key.
+            text_column: what pictures are embedded together with; one of the tables, if there are any, must have it.
             stdin: what ``-`` reads, by default this process's own.
 
         Raises:
@@ -72,6 +74,7 @@ class Sources:
         self._stdin = stdin
         self._fetched: list[str] = []
         self._tables: dict[str, Table] = {}
+        self._table_beside: Table | None = None
         self._beside: Lookup | None = None
         self._matched = False
         try:
@@ -81,6 +84,8 @@ class Sources:
                 raise ConfigurationError("--key-column names a column of a table, and no table is given.")
             if metadata is not None:
                 self._beside = self._read_beside(os.fspath(metadata))
+            if text_column is not None:
+                self._check_text(text_column)
         except BaseException:
             self.close()
             raise
@@ -175,6 +180,14 @@ class Sources:
         table.check()
         self._tables[name] = table
 
+    def _check_text(self, column: str) -> None:
+        tables = [*self._tables.values(), *([self._table_beside] if self._table_beside is not None else [])]
+        if tables and not any(table.may_tell(column) for table in tables):
+            listed = ", ".join(sorted({repr(name) for table in tables for name in table.columns}))
+            raise ConfigurationError(
+                f"No table has a column {column!r} of metadata to embed pictures with. There are {listed or 'none'}."
+            )
+
     def _download(self, url: str) -> Path:
         suffix = _suffix(urlsplit(url).path)
         with tempfile.NamedTemporaryFile(prefix="lookalike-", suffix=suffix, delete=False) as copy:
@@ -197,7 +210,7 @@ class Sources:
             )
         uri_column, key_column = self._columns
         # a key may be the only thing that tells which picture a row belongs to
-        table = Table(path, without_secrets(name), uri_column, key_column, keyed=True)
+        self._table_beside = table = Table(path, without_secrets(name), uri_column, key_column, keyed=True)
         table.check()
         return Lookup(
             (_joined(row.place), [row.key, row.metadata])

@@ -31,6 +31,8 @@ class Candidate:
         image_id: the stored image that it is to be, for a backfill.
         sha256: digest of that image's bytes, where they have been seen.
         media_type: of that image, where it is known.
+        text: what it is to be embedded together with, under a model that does so; None where there is none.
+        repeats: whether it has been walked already in this run, with another text, which counts.
         others: where that image lies, too.
     """
 
@@ -44,6 +46,8 @@ class Candidate:
     image_id: UUID | None = None
     sha256: bytes | None = None
     media_type: str | None = None
+    text: str | None = None
+    repeats: bool = False
     others: tuple[Candidate, ...] = ()
 
     @property

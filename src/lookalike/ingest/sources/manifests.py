@@ -125,6 +125,12 @@ class Table:
         notes = self._parquet().schema_arrow.metadata or {}
         return {name.decode("utf-8", "replace"): value.decode("utf-8", "replace") for name, value in notes.items()}
 
+    def may_tell(self, column: str) -> bool:
+        """Whether a column is there and becomes metadata; rows of JSON Lines may have what the first one lacks."""
+        if self.path.suffix.lower() in (".jsonl", ".ndjson"):
+            return True
+        return column in self.columns and column not in (self.place_column, self.keys)
+
     def skim(self) -> Iterator[object]:
         """Something for every row, without a closer look at it."""
         match self.path.suffix.lower():
