@@ -7,6 +7,7 @@ that tests may commit.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import socket
@@ -20,6 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+from unittest import mock
 from uuid import UUID
 
 import numpy as np
@@ -32,6 +34,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.types.json import Jsonb
 
 from lookalike import Lookalike, Model, Settings
+from lookalike.cli import main
 from lookalike.config import Secret
 from lookalike.embedders import http
 from lookalike.emulator import Emulator
@@ -92,6 +95,17 @@ def server() -> Iterator[EmbeddedServer]:
     yield server
     server.stop()
     shutil.rmtree(home)
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A folder with a short path, as sockets want it, whose server is stopped at the end.
+
+    Not in pytest's folder, which every further run of pytest shuts to the user that the server runs as.
+    """
+    with tempfile.TemporaryDirectory(prefix="lookalike-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+        EmbeddedServer(Path(folder)).stop()
 
 
 @pytest.fixture(scope="session")
@@ -417,7 +431,58 @@ def command_environment(**variables: str) -> dict[str, str]:
 
 @pytest.fixture
 def run(dsn: str, tmp_path: Path) -> RunCommand:
-    """The command line, as a process of its own, over the test's database."""
+    """The command line over the test's database, in this process, for starting Python takes longer than most commands.
+
+    It has streams, an environment, a working directory and manners of logging of its own, and ends by raising what
+    makes Python exit. Not for several threads at once.
+    """
+
+    def run(*arguments: str | Path, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
+        command = ["lookalike", *map(str, arguments)]
+        environment = command_environment(**{"LOOKALIKE_DATABASE_URL": dsn, "VISION_RATE": "5000", **variables})
+        with contextlib.ExitStack() as stack, tempfile.TemporaryDirectory(prefix="lookalike-said-") as said:
+            stdout, stderr = Path(said, "stdout"), Path(said, "stderr")
+            patch = stack.enter_context(pytest.MonkeyPatch.context())
+            stack.enter_context(contextlib.chdir(tmp_path))
+            stack.enter_context(mock.patch.dict(os.environ, environment, clear=True))
+            stack.enter_context(_logging_as_it_begins())
+            # files, as a process of its own would have them: with a number, and no terminal
+            patch.setattr(sys, "stdin", stack.enter_context(open(stdin or os.devnull, encoding="utf-8")))
+            patch.setattr(sys, "stdout", stack.enter_context(stdout.open("w", encoding="utf-8")))
+            patch.setattr(
+                sys, "stderr", stack.enter_context(stderr.open("w", encoding="utf-8", errors="backslashreplace"))
+            )
+            patch.setattr(sys, "argv", command)
+            patch.setattr(http, "_buckets", {})
+            with pytest.raises(SystemExit) as ended:
+                main()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            code = ended.value.code
+            assert isinstance(code, int)
+            return subprocess.CompletedProcess(command, code, stdout.read_text("utf-8"), stderr.read_text("utf-8"))
+
+    return run
+
+
+@contextlib.contextmanager
+def _logging_as_it_begins() -> Iterator[None]:
+    """No handlers and no levels, and afterwards those that there were."""
+    loggers = [logging.getLogger(), *(logging.getLogger(name) for name in list(logging.root.manager.loggerDict))]
+    before = [(logger, logger.level, logger.handlers[:]) for logger in loggers]
+    for logger in loggers:
+        logger.handlers = []
+    try:
+        yield
+    finally:
+        for logger, level, handlers in before:
+            logger.setLevel(level)
+            logger.handlers = handlers
+
+
+@pytest.fixture
+def run_process(dsn: str, tmp_path: Path) -> RunCommand:
+    """The command line as people meet it, a process of its own, over the test's database."""
 
     def run(*arguments: str | Path, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
         environment = {"LOOKALIKE_DATABASE_URL": dsn, "VISION_RATE": "5000", **variables}

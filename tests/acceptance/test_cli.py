@@ -1,4 +1,4 @@
-"""The command line as people and programs meet it: a process, its output and its exit code."""
+"""The command line as people and programs meet it: its output and its exit code; every command once as a process."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from lookalike.cli import app
@@ -42,8 +43,8 @@ def assert_explained(done: subprocess.CompletedProcess[str], code: int = 2) -> N
 # -- ingest ----------------------------------------------------------------------------------------------------------
 
 
-def test_ingest_search_and_the_rest(run: RunCommand, emulator: Emulator, photos: Path) -> None:
-    first = run("ingest", photos, "--json", **azure(emulator))
+def test_ingest_search_and_the_rest(run: RunCommand, run_process: RunCommand, emulator: Emulator, photos: Path) -> None:
+    first = run_process("ingest", photos, "--json", **azure(emulator))
     assert first.returncode == 0, first.stderr
     report = document(first)
     assert {name: report[name] for name in ("model", "found", "embedded", "unchanged", "failed", "calls")} == {
@@ -58,7 +59,7 @@ def test_ingest_search_and_the_rest(run: RunCommand, emulator: Emulator, photos:
     assert (again["unchanged"], again["calls"]) == (20, 0)
 
     path = sorted(photos.iterdir())[0]
-    found = document(run("similar", path, "--limit", "3", "--json"))
+    found = document(run_process("similar", path, "--limit", "3", "--json"))
     assert found["model"] == "azure-vision/2023-04-15"
     assert set(found) >= {"model", "query", "hits", "exact", "index", "ef_search", "completed"}
     assert len(found["hits"]) == 3
@@ -67,33 +68,35 @@ def test_ingest_search_and_the_rest(run: RunCommand, emulator: Emulator, photos:
     by_id = document(run("similar", found["hits"][0]["image_id"], "--include-self", "-n", "1", "--json"))
     assert by_id["hits"][0]["uri"] == found["hits"][0]["uri"]
 
-    lines = run("search", "a blue house", "-n", "4", **azure(emulator)).stdout.splitlines()
+    lines = run_process("search", "a blue house", "-n", "4", **azure(emulator)).stdout.splitlines()
     assert len(lines) == 4
     assert all(re.fullmatch(r"-?0\.\d{4}\tphotos/picture-0-\d{3}\.jpg", line) for line in lines)
     assert document(run("search", "a blue house", "--exact", "--json"))["exact"] is True
 
-    vector = json.loads(run("embed", path).stdout)
+    vector = json.loads(run_process("embed", path).stdout)
     assert len(vector) == 1024
     assert document(run("embed", "a blue house", "--json"))["dimensions"] == 1024
-    assert float(run("similarity", path, path).stdout) == pytest.approx(1)
+    assert float(run_process("similarity", path, path).stdout) == pytest.approx(1)
     assert document(run("similarity", path, "a blue house", "--json"))["model"] == "azure-vision/2023-04-15"
     assert emulator.stats()["billed"] == 21
 
-    status = document(run("status", "--json"))
+    status = document(run_process("status", "--json"))
     assert (status["images"], status["files"], status["models"][0]["embedded"]) == (20, 20, 20)
     assert "20 images in 20 files" in run("status").stdout
     assert document(run("models", "list", "--json"))["models"][0]["state"] == "active"
-    assert "azure-vision/2023-04-15" in run("models", "list").stdout
+    assert "azure-vision/2023-04-15" in run_process("models", "list").stdout
 
 
-def test_bad_pictures_are_exit_code_1_once(run: RunCommand, emulator: Emulator, photos: Path) -> None:
+def test_bad_pictures_are_exit_code_1_once(
+    run: RunCommand, run_process: RunCommand, emulator: Emulator, photos: Path
+) -> None:
     expected = bad_pictures(photos)
-    first = run("ingest", photos, **azure(emulator))
+    first = run_process("ingest", photos, **azure(emulator))
     assert first.returncode == 1
     assert f"{len(expected)} failed ({len(expected)} new)" in first.stdout
     assert "lookalike failures" in first.stderr
 
-    failures = document(run("failures", "--json"))["failures"]
+    failures = document(run_process("failures", "--json"))["failures"]
     assert {Path(failure["uri"]).name: failure["code"] for failure in failures} == expected
     keys = {"uri", "model", "stage", "code", "message", "retryable", "attempts"}
     assert all(keys <= set(failure) for failure in failures)
@@ -104,8 +107,10 @@ def test_bad_pictures_are_exit_code_1_once(run: RunCommand, emulator: Emulator, 
     assert emulator.stats()["billed"] == 20
 
 
-def test_a_wrong_key_is_two_lines_that_do_not_show_it(run: RunCommand, emulator: Emulator, photos: Path) -> None:
-    done = run("ingest", photos, **azure(emulator, "hush-hush-secret"))
+def test_a_wrong_key_is_two_lines_that_do_not_show_it(
+    run: RunCommand, run_process: RunCommand, emulator: Emulator, photos: Path
+) -> None:
+    done = run_process("ingest", photos, **azure(emulator, "hush-hush-secret"))
     assert_explained(done)
     assert "VISION_KEY" in done.stderr
     assert "hush-hush" not in done.stderr + done.stdout
@@ -156,13 +161,22 @@ def test_a_signal_ends_the_run_in_good_order(
         assert emulator.stats()["billed"] == 20
 
 
+def forget_the_dead(dsn: str) -> None:
+    """Whoever was killed loses its claims in a second, and not in as many as it had asked for."""
+    with psycopg.connect(dsn) as connection:
+        connection.execute(
+            "update lookalike.claims set expires_at = least(expires_at, clock_timestamp() + interval '1 second')"
+        )
+
+
 def test_killed_again_and_again_it_pays_for_little_twice(
     dsn: str, run: RunCommand, tmp_path: Path, eventually: Callable[[Callable[[], bool]], None]
 ) -> None:
     folder = tmp_path / "photos"
     draw_pictures(folder, 80)
     in_flight, kills = 4, 4
-    with Emulator(latency_ms=40) as emulator:
+    # a call takes longer than a commit, also on a busy machine: what comes back during one is what was in flight
+    with Emulator(latency_ms=150) as emulator:
         variables = {"LOOKALIKE_DATABASE_URL": dsn, "VISION_RATE": "5000", **azure(emulator)}
         for kill in range(1, kills + 1):
             process = subprocess.Popen(
@@ -171,9 +185,10 @@ def test_killed_again_and_again_it_pays_for_little_twice(
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )
-            eventually(lambda kill=kill: emulator.stats()["billed"] >= 15 * kill)  # type: ignore[misc]
+            eventually(lambda kill=kill: emulator.stats()["billed"] >= 13 * kill)  # type: ignore[misc]
             process.kill()
             process.wait()
+        forget_the_dead(dsn)
         assert document(run("ingest", folder, "--json", **azure(emulator)))["failed"] == 0
         assert document(run("status", "--json"))["models"][0]["embedded"] == 80
         # what was under way, and what had come back while the last commit was being made
@@ -219,10 +234,21 @@ def test_refusals_say_what_to_do(
     [["serach", "x"], ["search"], ["search", "x", "--limit", "0"], ["search", "x", "--limt", "3"], ["ingest"]],
 )
 def test_a_mistyped_command_shows_its_usage(run: RunCommand, arguments: list[str]) -> None:
-    done = run(*arguments)
+    assert_usage_shown(run(*arguments))
+
+
+def assert_usage_shown(done: subprocess.CompletedProcess[str]) -> None:
     assert done.returncode == 2
     assert "Usage:" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_process_that_refuses_says_why_and_no_more(run_process: RunCommand) -> None:
+    assert_usage_shown(run_process("serach", "x"))
+    refused = run_process("status", LOOKALIKE_DATABASE_URL="postgresql://x:hidden@127.0.0.1:1/z")
+    assert_explained(refused)
+    assert "hidden" not in refused.stderr
+    assert refused.stdout == ""
 
 
 def test_whoever_stops_reading_gets_no_complaint(dsn: str, run: RunCommand, emulator: Emulator, photos: Path) -> None:
@@ -252,21 +278,23 @@ def test_every_command_and_option_has_help() -> None:
     walk(typer.main.get_command(app), "lookalike")
 
 
-def test_version_and_help(run: RunCommand) -> None:
-    assert re.fullmatch(r"lookalike \d+\.\d+\.\d+\n", run("--version").stdout)
-    assert "lookalike demo" in run("--help").stdout
+def test_version_and_help(run_process: RunCommand) -> None:
+    assert re.fullmatch(r"lookalike \d+\.\d+\.\d+\n", run_process("--version").stdout)
+    assert "lookalike demo" in run_process("--help").stdout
 
 
 # -- databases -------------------------------------------------------------------------------------------------------
 
 
-def test_a_server_of_ones_own_is_upgraded_by_command(run: RunCommand, make_database: Callable[[], str]) -> None:
+def test_a_server_of_ones_own_is_upgraded_by_command(
+    run: RunCommand, run_process: RunCommand, make_database: Callable[[], str]
+) -> None:
     dsn = make_database()
-    refused = run("status", LOOKALIKE_DATABASE_URL=dsn)
+    refused = run_process("status", LOOKALIKE_DATABASE_URL=dsn)
     assert_explained(refused)
     assert "lookalike db upgrade" in refused.stderr
 
-    assert run("db", "upgrade", LOOKALIKE_DATABASE_URL=dsn).returncode == 0
+    assert run_process("db", "upgrade", LOOKALIKE_DATABASE_URL=dsn).returncode == 0
     assert run("db", "upgrade", LOOKALIKE_DATABASE_URL=dsn).returncode == 0
     assert run("status", LOOKALIKE_DATABASE_URL=dsn).returncode == 0
     url = run("db", "url", LOOKALIKE_DATABASE_URL=dsn).stdout.strip()
@@ -274,31 +302,33 @@ def test_a_server_of_ones_own_is_upgraded_by_command(run: RunCommand, make_datab
     assert run("status", LOOKALIKE_DATABASE_URL=url).returncode == 0
 
 
-def test_the_private_server_by_command(run: RunCommand, tmp_path_factory: pytest.TempPathFactory) -> None:
-    home = str(tmp_path_factory.mktemp("home"))
-    variables = {"LOOKALIKE_DATABASE_URL": "", "LOOKALIKE_HOME": home}
+def test_the_private_server_by_command(run: RunCommand, run_process: RunCommand, home: Path) -> None:
+    variables = {"LOOKALIKE_DATABASE_URL": "", "LOOKALIKE_HOME": str(home)}
     try:
-        started = run("db", "start", **variables)
+        started = run_process("db", "start", **variables)
         assert started.returncode == 0, started.stderr
-        assert home in started.stderr
-        url = run("db", "url", **variables).stdout.strip()
+        assert str(home) in started.stderr
+        url = run_process("db", "url", **variables).stdout.strip()
         assert run("status", LOOKALIKE_DATABASE_URL=url).returncode == 0
     finally:
-        assert run("db", "stop", **variables).returncode == 0
+        assert run_process("db", "stop", **variables).returncode == 0
     assert "No private PostgreSQL runs" in run("db", "stop", **variables).stderr
     assert_explained(run("status", LOOKALIKE_DATABASE_URL=url))
 
 
 def test_doctor_finds_nothing_amiss_or_says_what(
-    dsn: str, run: RunCommand, emulator: Emulator, make_database: Callable[[], str], photos: Path
+    dsn: str,
+    run: RunCommand,
+    run_process: RunCommand,
+    emulator: Emulator,
+    make_database: Callable[[], str],
+    photos: Path,
 ) -> None:
     run("ingest", photos, **azure(emulator))
-    well = run("doctor", "--json", **azure(emulator))
+    well = run_process("doctor", "--json", **azure(emulator))
     assert well.returncode == 0, well.stdout
     amiss = [finding["subject"] for finding in document(well)["findings"] if finding["level"] != "ok"]
     assert amiss == ["server, autovacuum"]  # as the tests' server is set
-
-    import psycopg
 
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("drop index lookalike.embeddings_1_hnsw")
@@ -311,7 +341,7 @@ def test_doctor_finds_nothing_amiss_or_says_what(
     with psycopg.connect(dsn, autocommit=True) as connection:
         for remedy in re.findall(r"(?:run|Run): (.*;)", ill.stdout):
             connection.execute(remedy.encode())
-    assert run("index", "build").returncode == 0
+    assert run_process("index", "build").returncode == 0
     assert "lookalike.cosine_similarity not there" in " ".join(ill.stdout.split())
     assert run("db", "upgrade").returncode == 0
     assert document(run("doctor", "--json", **azure(emulator)))["findings"][-2]["level"] == "ok"
@@ -388,7 +418,7 @@ def test_a_run_that_does_less_than_one_may_expect_says_so(
     assert "--model azure-vision/2023-04-15" in run("ingest", photos, **azure(emulator)).stderr
 
 
-def test_a_url_leads_inside_only_where_it_is_allowed(run: RunCommand, photos: Path) -> None:
+def test_a_url_leads_inside_only_where_it_is_allowed(run: RunCommand, run_process: RunCommand, photos: Path) -> None:
     run("ingest", photos, "--model", "local/classic-1")
     url = "http://127.0.0.1:9/a.jpg?sig=S3CRET"
     done = run("similar", url, "--model", "local/classic-1")
@@ -396,9 +426,9 @@ def test_a_url_leads_inside_only_where_it_is_allowed(run: RunCommand, photos: Pa
     assert "--allow-host 127.0.0.1" in done.stderr
     with ThreadPoolExecutor(3) as together:  # they wait for somebody who may yet answer
         allowed = [
-            together.submit(run, "similar", url, "--model", "local/classic-1", "--allow-host", "127.0.0.1"),
-            together.submit(run, "similar", url, "--allow-host", "x", "--allow-host", "127.0.0.1:9"),
-            together.submit(run, "embed", url, LOOKALIKE_ALLOW_HOSTS="x, 127.0.0.1"),
+            together.submit(run_process, "similar", url, "--model", "local/classic-1", "--allow-host", "127.0.0.1"),
+            together.submit(run_process, "similar", url, "--allow-host", "x", "--allow-host", "127.0.0.1:9"),
+            together.submit(run_process, "embed", url, LOOKALIKE_ALLOW_HOSTS="x, 127.0.0.1"),
         ]
     for each in allowed:
         done = each.result()

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from PIL import Image
 
 from lookalike.store.embedded import EmbeddedServer
@@ -28,10 +27,10 @@ def demo(home: Path, *arguments: str | Path, **variables: str) -> subprocess.Com
     )
 
 
-def test_the_demo_shows_everything_once_and_again(tmp_path: Path) -> None:
+def test_the_demo_shows_everything_once_and_again(home: Path) -> None:
     # a database and a model of one's own stay out of it
     variables = {"DATABASE_URL": "postgresql://127.0.0.1:1/mine", "LOOKALIKE_MODEL": "azure-vision/2023-04-15"}
-    first = demo(tmp_path, **variables)
+    first = demo(home, **variables)
     assert first.returncode == 0, first.stderr
     found = re.search(r"(\d+) files: (\d+) embedded now", first.stdout)
     assert found
@@ -42,9 +41,9 @@ def test_the_demo_shows_everything_once_and_again(tmp_path: Path) -> None:
     top = re.search(r"^1 +\d\.\d+ +(\S+)", first.stdout, re.MULTILINE)
     assert top
     assert "sunset" in top[1]
-    assert not EmbeddedServer(tmp_path / "demo").running()
+    assert not EmbeddedServer(home / "demo").running()
 
-    again = demo(tmp_path, **variables)
+    again = demo(home, **variables)
     assert again.returncode == 0, again.stderr
     assert f"{found[1]} files: 0 embedded now, {found[1]} known already" in again.stdout
 
@@ -64,38 +63,27 @@ def test_the_demo_shows_everything_once_and_again(tmp_path: Path) -> None:
     assert "local/classic-1" in tried.stdout
 
 
-def test_the_demo_takes_ones_own_folder(tmp_path: Path) -> None:
+def test_the_demo_takes_ones_own_folder(home: Path, tmp_path: Path) -> None:
     draw_pictures(tmp_path / "mine", 12)
-    done = demo(tmp_path / "home", tmp_path / "mine")
+    done = demo(home, tmp_path / "mine")
     assert done.returncode == 0, done.stderr
     assert "12 files: 12 embedded now" in done.stdout
-    sheet = (tmp_path / "home" / "demo" / "contact-sheet.html").read_text()
-    assert sheet.count("data:image/jpeg;base64,") == 8 + 1 + 8
+    sheet = home / "demo" / "contact-sheet.html"
+    assert sheet.read_text().count("data:image/jpeg;base64,") == 8 + 1 + 8
+    assert_shown_in_a_browser(sheet, tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["missing", "empty"])
-def test_a_folder_without_pictures_is_explained(tmp_path: Path, kind: str) -> None:
-    if kind == "empty":
-        (tmp_path / "mine").mkdir()
-    done = demo(tmp_path / "home", tmp_path / "mine")
-    assert done.returncode == 2
-    assert str(tmp_path / "mine") in done.stderr.replace("\n", "")
-    assert "Traceback" not in done.stderr
-
-
-def test_the_contact_sheet_in_a_browser(tmp_path: Path) -> None:
+def assert_shown_in_a_browser(sheet: Path, folder: Path) -> None:
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         assert not IN_CI, "CI must have chromium"
-        pytest.skip("there is no chromium here")
-    draw_pictures(tmp_path / "mine", 12)
-    assert demo(tmp_path / "home", tmp_path / "mine").returncode == 0
-    shot = tmp_path / "shot.png"
+        return
+    shot = folder / "shot.png"
     subprocess.run(
         [
             *(chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"),
-            *("--hide-scrollbars", "--window-size=1200,1600", f"--user-data-dir={tmp_path / 'profile'}"),
-            *(f"--screenshot={shot}", (tmp_path / "home" / "demo" / "contact-sheet.html").as_uri()),
+            *("--hide-scrollbars", "--window-size=1200,1600", f"--user-data-dir={folder / 'profile'}"),
+            *(f"--screenshot={shot}", sheet.as_uri()),
         ],
         check=True,
         capture_output=True,
@@ -106,3 +94,12 @@ def test_the_contact_sheet_in_a_browser(tmp_path: Path) -> None:
         colours = image.convert("RGB").resize((120, 160)).getcolors(120 * 160)
     assert colours is not None
     assert len(colours) > 500
+
+
+def test_a_folder_without_pictures_is_explained(home: Path, tmp_path: Path) -> None:
+    for _ in ("missing", "empty"):
+        done = demo(home, tmp_path / "mine")
+        assert done.returncode == 2
+        assert str(tmp_path / "mine") in done.stderr.replace("\n", "")
+        assert "Traceback" not in done.stderr
+        (tmp_path / "mine").mkdir(exist_ok=True)

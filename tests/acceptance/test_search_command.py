@@ -62,14 +62,16 @@ def test_hits_are_copied_and_nothing_is_overwritten(run: RunCommand, service: di
     assert run("search", "a house", "--copy-to", "found/" + copies[0].name, **service).returncode == 2
 
 
-def test_texts_are_added_for_sql(run: RunCommand, service: dict[str, str], emulator: Emulator) -> None:
-    assert json.loads(run("query", "add", "a house", "a  cat", "a house", "--json", **service).stdout) == {
+def test_texts_are_added_for_sql(
+    run: RunCommand, run_process: RunCommand, service: dict[str, str], emulator: Emulator
+) -> None:
+    assert json.loads(run_process("query", "add", "a house", "a  cat", "a house", "--json", **service).stdout) == {
         "model": "azure-vision/2023-04-15",
         "added": 2,
         "known": 0,
     }
     assert "0 embedded under azure-vision/2023-04-15; 2 were already" in run("query", "add", "a house", "a cat").stdout
-    listed = json.loads(run("query", "list", "--json").stdout)["queries"]
+    listed = json.loads(run_process("query", "list", "--json").stdout)["queries"]
     assert {query["text"] for query in listed} == {"a house", "a cat"}
     assert emulator.stats()["calls"]["vectorizeText"] == {"200": 2}
     refused = run("query", "add", "a dog", "word " * 71, **service)

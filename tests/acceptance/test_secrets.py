@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import subprocess
-import sys
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
@@ -15,8 +12,9 @@ from psycopg import sql
 
 from lookalike import Lookalike, LookalikeError, Settings
 from lookalike.emulator import Emulator
+from lookalike.pictures import web
 
-from ..conftest import command_environment, draw_pictures
+from ..conftest import RunCommand, draw_pictures
 
 SECRET = "hunter2secret"
 SIGNED = f"se=2030-01-01&sp=r&sv=2024-11-04&sr=b&sig={SECRET}%3D"
@@ -48,7 +46,10 @@ def tables(dsn: str) -> str:
     return str(rows)
 
 
-def test_a_planted_secret_is_nowhere(dsn: str, tmp_path: Path) -> None:
+def test_a_planted_secret_is_nowhere(
+    dsn: str, run: RunCommand, run_process: RunCommand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web, "_LONGEST_WAIT", 0.0)  # nobody will ever be there
     folder = tmp_path / "photos"
     first, second, *_ = draw_pictures(folder, 6)
     (folder / "damaged.jpg").write_bytes(first.read_bytes()[:300])
@@ -62,60 +63,44 @@ def test_a_planted_secret_is_nowhere(dsn: str, tmp_path: Path) -> None:
 
     said: list[str] = []
     with Emulator(key=SECRET) as emulator, Emulator(key="another") as stranger:
-        environment = command_environment(
-            LOOKALIKE_DATABASE_URL=f"{dsn} password={SECRET}",
-            VISION_ENDPOINT=emulator.url,
-            VISION_KEY=SECRET,
-            VISION_RATE="5000",
-            AZURE_STORAGE_ACCOUNT_NAME="account",
-            AZURE_STORAGE_SAS_TOKEN=SIGNED,
-        )
+        environment = {
+            "LOOKALIKE_DATABASE_URL": f"{dsn} password={SECRET}",
+            "VISION_ENDPOINT": emulator.url,
+            "VISION_KEY": SECRET,
+            "AZURE_STORAGE_ACCOUNT_NAME": "account",
+            "AZURE_STORAGE_SAS_TOKEN": SIGNED,
+        }
 
-        def run(*arguments: str | Path, stdin: str = "", **variables: str) -> int:
-            done = subprocess.run(
-                [sys.executable, "-m", "lookalike", *map(str, arguments)],
-                env={**environment, **variables},
-                cwd=tmp_path,
-                input=stdin,
-                capture_output=True,
-                text=True,
-                timeout=120,
-                check=False,
-            )
+        def tell(start: RunCommand, *arguments: str | Path, stdin: str = "", **variables: str) -> int:
+            given = tmp_path / "stdin"
+            given.write_text(stdin)
+            done = start(*arguments, stdin=str(given), **{**environment, **variables})
             assert "Traceback" not in done.stderr
             said.append(done.stdout + done.stderr)
             return done.returncode
 
-        assert run("ingest", folder, "--metadata", beside, "--json") == 1
-        assert run("ingest", table, "--key-column", "sku", "--exif", "-v") in (1, 2)
-        assert run("-v", "ingest", "-", stdin="\n".join(NAMES[:5])) == 1
-        assert run("ingest", folder, "--dry-run", "--prune", "--json") == 0
-        assert run("ingest", "-", "--dry-run", stdin="\n".join(NAMES[:5])) == 0
+        assert tell(run_process, "ingest", folder, "--metadata", beside, "--json") == 1
+        assert tell(run_process, "ingest", table, "--key-column", "sku", "--exif", "-v") in (1, 2)
+        assert tell(run_process, "-v", "ingest", "-", stdin="\n".join(NAMES[:5])) == 1
+        assert tell(run, "ingest", folder, "--dry-run", "--prune", "--json") == 0
+        assert tell(run, "ingest", "-", "--dry-run", stdin="\n".join(NAMES[:5])) == 0
         older = ("--model", "azure-vision/2022-04-11")
-        with ThreadPoolExecutor(4) as together:  # most of them wait
-
-            def later(*arguments: str | Path, **variables: str) -> None:
-                started.append(together.submit(run, *arguments, **variables))
-
-            started: list[Future[int]] = []
-            for name, command in itertools.product((NAMES[0], NAMES[4]), ("ingest", "similar", "delete", "search")):
-                later(command, name)
-            later("similarity", NAMES[0], "a house")
-            later("ingest", folder, "--metadata", f"https://127.0.0.1:1/a.csv?{SIGNED}")
-            later("ingest", f"https://127.0.0.1:1/a.csv?{SIGNED}")
-            later("ingest", table, "--send-urls", "--retry-failed")
-            later("ingest", folder, *older, VISION_KEY=f"wrong-{SECRET}")
-            later("ingest", folder, *older, VISION_KEY="", VISION_KEY_FILE=str(key))
-            later("ingest", folder, *older, VISION_ENDPOINT=stranger.url)
-            later("ingest", folder, VISION_ENDPOINT=f"https://user:{SECRET}@vision.invalid/")
-            later("ingest", folder, VISION_ENDPOINT=f"{emulator.url}?subscription-key={SECRET}")
-            later("status", LOOKALIKE_DATABASE_URL=f"postgresql://u:{SECRET}@127.0.0.1:1/x?sslpassword={SECRET}")
-            later("ingest", "abfs://photos", AZURE_STORAGE_CONNECTION_STRING=f"AccountName=a;AccountKey={SECRET}")
-            for words in (["status"], ["failures"], ["failures", "--json"], ["doctor"]):
-                later(*words)
-            for one in started:
-                one.result()
-        run("models", "backfill", "azure-vision/2022-04-11")
+        for name, command in itertools.product((NAMES[0], NAMES[4]), ("ingest", "similar", "delete", "search")):
+            tell(run, command, name)
+        tell(run, "similarity", NAMES[0], "a house")
+        tell(run, "ingest", folder, "--metadata", f"https://127.0.0.1:1/a.csv?{SIGNED}")
+        tell(run, "ingest", f"https://127.0.0.1:1/a.csv?{SIGNED}")
+        tell(run, "ingest", table, "--send-urls", "--retry-failed")
+        tell(run, "ingest", folder, *older, VISION_KEY=f"wrong-{SECRET}")
+        tell(run, "ingest", folder, *older, VISION_KEY="", VISION_KEY_FILE=str(key))
+        tell(run, "ingest", folder, *older, VISION_ENDPOINT=stranger.url)
+        tell(run, "ingest", folder, VISION_ENDPOINT=f"https://user:{SECRET}@vision.invalid/")
+        tell(run, "ingest", folder, VISION_ENDPOINT=f"{emulator.url}?subscription-key={SECRET}")
+        tell(run, "status", LOOKALIKE_DATABASE_URL=f"postgresql://u:{SECRET}@127.0.0.1:1/x?sslpassword={SECRET}")
+        tell(run, "ingest", "abfs://photos", AZURE_STORAGE_CONNECTION_STRING=f"AccountName=a;AccountKey={SECRET}")
+        for words in (["status"], ["failures"], ["failures", "--json"], ["doctor"]):
+            tell(run, *words)
+        tell(run, "models", "backfill", "azure-vision/2022-04-11")
 
     assert len(said) > 25
     for text in said:

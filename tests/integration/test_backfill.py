@@ -48,9 +48,11 @@ def test_every_image_gets_its_vector(filled: Lookalike, dsn: str, emulator: Emul
     assert emulator.stats()["billed"] == 40
 
 
-def test_a_budget_is_for_a_backfill_too(filled: Lookalike, run: RunCommand, emulator: Emulator) -> None:
+def test_a_budget_is_for_a_backfill_too(
+    filled: Lookalike, run: RunCommand, run_process: RunCommand, emulator: Emulator
+) -> None:
     azure = {"VISION_ENDPOINT": emulator.url, "VISION_KEY": "emulator"}
-    done = run("models", "backfill", OTHER, "--max-calls", "5", "--json", **azure)
+    done = run_process("models", "backfill", OTHER, "--max-calls", "5", "--json", **azure)
     assert (done.returncode, json.loads(done.stdout)["embedded"]) == (0, 5)
     assert run("models", "backfill", "--model", OTHER, **azure).returncode == 0
     assert [model.embedded for model in filled.status().models] == [20, 20]

@@ -67,8 +67,8 @@ def test_failures_of_a_deleted_file_go_too(filled: Lookalike, photos: Path) -> N
     assert filled.failures() == []
 
 
-def test_by_command(filled: Lookalike, run: RunCommand, photos: Path) -> None:
-    done = run("delete", "photos/copy.jpg", str(sorted(photos.iterdir())[5]), "--json")
+def test_by_command(filled: Lookalike, run: RunCommand, run_process: RunCommand, photos: Path) -> None:
+    done = run_process("delete", "photos/copy.jpg", str(sorted(photos.iterdir())[5]), "--json")
     assert json.loads(done.stdout) == {"files": 2, "images": 1}
     assert filled.status().files == 19
     refused = run("delete", "nothing-like-this")

@@ -9,7 +9,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -21,14 +20,6 @@ from lookalike.store.embedded import EmbeddedServer, tuned_settings
 from ..conftest import command_environment
 
 GIB = 1 << 30
-
-
-@pytest.fixture
-def home() -> Iterator[Path]:
-    """A folder with a short path, as sockets want it, whose server is stopped at the end."""
-    with tempfile.TemporaryDirectory(prefix="lookalike-", ignore_cleanup_errors=True) as folder:
-        yield Path(folder)
-        EmbeddedServer(Path(folder)).stop()
 
 
 def ask(server: EmbeddedServer, question: str) -> object:

@@ -310,9 +310,9 @@ def test_columns_called_metadata_are_unfolded_and_collections_of_others_are_meta
     ]
 
 
-def test_the_command(library: Lookalike, run: RunCommand, tmp_path: Path) -> None:
+def test_the_command(library: Lookalike, run: RunCommand, run_process: RunCommand, tmp_path: Path) -> None:
     populate(library, tmp_path)
-    done = run("export", "x.npz", "--where", "artist exists", "--collection", "default", "--json")
+    done = run_process("export", "x.npz", "--where", "artist exists", "--collection", "default", "--json")
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     keys = ("model", "found", "rows", "images", "dimensions", "stopped")

@@ -540,10 +540,10 @@ def test_a_killed_load_is_completed_by_the_next(
 # -- the command line ------------------------------------------------------------------------------------------------
 
 
-def test_the_command(run: RunCommand, tmp_path: Path) -> None:
+def test_the_command(run: RunCommand, run_process: RunCommand, tmp_path: Path) -> None:
     lines = [{"uri": f"{n}.jpg", "vector": vectors(3)[n].tolist()} for n in range(3)]
     path = table(tmp_path / "x.csv", *lines, {"uri": "4.jpg", "vector": "[1,2]"})
-    done = run("import", path, "--model", MODEL, "--json")
+    done = run_process("import", path, "--model", MODEL, "--json")
     assert done.returncode == 1, done.stderr
     document = json.loads(done.stdout)
     keys = ("model", "collection", "found", "embedded", "unchanged", "failed", "pending", "new_failures", "index")

@@ -10,7 +10,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from hashlib import sha256
-from pathlib import Path
 from uuid import UUID
 
 import numpy as np
@@ -269,11 +268,14 @@ def test_behind_a_pooler_nothing_is_built(library: Lookalike, module_dsn: str) -
         build_index(pooled, rooms(pooled))
 
 
-def test_the_commands(library: Lookalike, module_dsn: str, run: RunCommand, tmp_path: Path) -> None:  # noqa: ARG001
+@pytest.mark.usefixtures("library")
+def test_the_commands(module_dsn: str, run: RunCommand, run_process: RunCommand) -> None:
     variables = {"LOOKALIKE_DATABASE_URL": module_dsn}
-    (status,) = json.loads(run("index", "status", "--json", **variables).stdout)["indexes"]
+    (status,) = json.loads(run_process("index", "status", "--json", **variables).stdout)["indexes"]
     assert (status["model"], status["state"], status["left_overs"]) == (MODEL, "valid", [])
-    recall = json.loads(run("index", "recall", "--queries", "5", "--ef-search", "40,200", "--json", **variables).stdout)
+    recall = json.loads(
+        run_process("index", "recall", "--queries", "5", "--ef-search", "40,200", "--json", **variables).stdout
+    )
     assert [one["ef_search"] for one in recall["recall"]] == [40, 200]
     assert len(recall["images"]) + len(recall["texts"]) == 5
     refused = run("index", "recall", "--ef-search", "0", **variables)

@@ -316,9 +316,9 @@ def test_who_may_not_is_told_so(images: Lookalike, dsn: str, make_role: MakeRole
         build_metadata_index(pooled, parse_key("artist"))
 
 
-def test_the_command(dsn: str, run: RunCommand) -> None:
+def test_the_command(dsn: str, run: RunCommand, run_process: RunCommand) -> None:
     add_files(dsn, [{"exif": {"year": n}} for n in range(10)])
-    built = json.loads(run("index", "metadata", "exif.year", "--json").stdout)
+    built = json.loads(run_process("index", "metadata", "exif.year", "--json").stdout)
     assert (built["key"], built["was"], built["stopped"]) == ("exif.year", "missing", None)
     listed = run("index", "metadata")
     assert built["index"] in listed.stdout

@@ -121,10 +121,10 @@ def test_the_functions_trust_no_callers_names(images: Lookalike, photos: Path, d
 
 
 def test_a_writer_brings_in_the_first_pictures_and_readers_see_them(
-    dsn: str, emulator: Emulator, run: RunCommand, photos: Path, tmp_path: Path, make_role: MakeRole
+    dsn: str, emulator: Emulator, run_process: RunCommand, photos: Path, tmp_path: Path, make_role: MakeRole
 ) -> None:
     reader, writer = make_role("reader"), make_role("writer")
-    granted = run("db", "grant", "--reader", reader, "--writer", writer)
+    granted = run_process("db", "grant", "--reader", reader, "--writer", writer)
     assert granted.returncode == 0, granted.stderr
     assert f"{reader} may read in" in granted.stderr
     more = tmp_path / "more"
