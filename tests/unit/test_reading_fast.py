@@ -5,15 +5,17 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import math
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 
 from lookalike.ingest.ahead import ahead
 from lookalike.ingest.precomputed.tables import stored_forms, vector_of
-from lookalike.ingest.sources.manifests import _lines, _WithoutLists
+from lookalike.ingest.sources.manifests import _lines, _WithoutLists, row_of, rows_of
 from lookalike.ingest.spill import Firsts, Seen
 
 LONG = "[" + ", ".join(f"{n}.5" for n in range(80)) + "]"
@@ -90,6 +92,42 @@ def test_vectors_of_several_types_are_judged_each_by_itself() -> None:
             assert form.dtype == np.float16
             np.testing.assert_array_equal(form, vector.astype(np.float16))
     assert stored_forms([], 4) == []
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        *(
+            "plain",
+            "",
+            "\0",
+            "caf\u00e9",
+            "\ud83d",
+            "https://x.example/?sig=secret",
+            "bearer 1234",
+            "y" * 501,
+            "z" * 30_000,
+        ),
+        *(17, 10**400, 2.5, math.nan, -math.inf, True, None, [1, math.nan], {"token": "a\0b"}),
+    ],
+)
+def test_rows_of_columns_are_what_each_row_would_be(odd: object) -> None:
+    ordinary: dict[str, list[Any]] = {
+        "uri": ["a.jpg", "b.jpg"],
+        "key": ["1", "2"],
+        "price": [1, 2],
+        "artist": ["M", "K"],
+    }
+    for column in ordinary:
+        for place in (0, 1):
+            columns = {name: list(values) for name, values in ordinary.items()}
+            columns[column][place] = odd
+            for key, unfolded in (("key", None), (None, None), ("key", "artist")):
+                one_by_one = [
+                    row_of("t", 7 + n, dict(zip(columns, cells, strict=True)), "uri", key, (), unfolded)
+                    for n, cells in enumerate(zip(*columns.values(), strict=True))
+                ]
+                assert list(rows_of("t", 7, columns, "uri", key, unfolded)) == one_by_one
 
 
 def test_reading_ahead_keeps_order_and_passes_errors_on() -> None:

@@ -215,7 +215,7 @@ class _Adapter(requests.adapters.HTTPAdapter):
     def build_response(self, req: requests.PreparedRequest, resp: Any) -> requests.Response:
         response = requests.Response()
         response.status_code, response.reason, response.raw = resp.status, resp.reason, resp
-        response.headers.update(resp.headers)
+        response.headers = resp.headers  # which knows capitals from small letters no more than requests' own does
         response.request, response.url = req, req.url or ""
         return response
 

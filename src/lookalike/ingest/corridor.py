@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -47,6 +48,7 @@ from lookalike.types import Deleted, Embedding, Price
 
 _WRITE_BATCH = 256
 _TICK_SECONDS = 0.2
+_GATHER_SECONDS = 0.05
 
 _log = logging.getLogger("lookalike.ingest")
 _T = TypeVar("_T")
@@ -148,7 +150,9 @@ class Corridor:
         writing = True
         while any(thread.is_alive() for thread in threads) or not done.empty():
             try:
-                arrived = _drain(done)  # also when nothing is written any more: nobody may wait for a place in it
+                arrived = _drain(
+                    done, more=under_way.several
+                )  # also when nothing is written any more: nobody may wait for a place in it
                 if self.terms.stop.is_set():
                     self.terms.halt.set()
                 if writing:
@@ -288,11 +292,17 @@ def _call_of(to_embed: ToEmbed, most: int) -> list[Work]:
     return works
 
 
-def _drain(done: queue.Queue[_T]) -> list[_T]:
-    """Whatever has arrived, after waiting a moment for the first: each commit takes all there is."""
+def _drain(done: queue.Queue[_T], *, more: Callable[[], bool]) -> list[_T]:
+    """Whatever has arrived, after waiting a while for the first: each commit takes all there is.
+
+    Args:
+        more: whether others are close behind it. They are waited for a moment, as a commit costs much more than a row.
+    """
     items: list[_T] = []
     try:
         items.append(done.get(timeout=_TICK_SECONDS))
+        if done.qsize() < _WRITE_BATCH and more():
+            time.sleep(_GATHER_SECONDS)
         while len(items) < _WRITE_BATCH:
             items.append(done.get_nowait())
     except queue.Empty:

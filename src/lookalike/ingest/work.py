@@ -107,6 +107,10 @@ class UnderWay:
         self._lock = threading.Lock()
         self._works: dict[UUID, Work] = {}
 
+    def several(self) -> bool:
+        """Whether there is more than one of them."""
+        return len(self._works) > 1
+
     def admit(self, candidate: Candidate, picture: Picture, halt: threading.Event) -> Work | None:
         """New work, or None where the file has joined the same picture on its way.
 

@@ -28,8 +28,8 @@ PICTURE_SUFFIXES = frozenset(
 LARGEST_FILE = 256 << 20
 """Bytes of the largest file that is looked at. Readers need no more than one byte beyond."""
 
-_DRAFT_SIZE = (256, 256)
-"""JPEGs are decoded at a fraction of their size: that reads every byte and costs a tenth."""
+_DRAFT_SIZE = (1, 1)
+"""JPEGs are decoded at the smallest fraction that there is, an eighth: that reads every byte and costs a tenth."""
 
 _AS_IT_IS = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX"})
 """Modes that need no conversion. The others have more than 8 bits, or colours that few programs read alike."""

@@ -40,8 +40,11 @@ _HUGE = 50_000_000
 
 _alone = threading.Lock()
 
-_BLOCK = 1024
+_BLOCK, _LARGEST_BLOCK = 1024, 1 << 16
 """How much of a JPEG is decoded between two looks at the clock: a kilobyte may hold several passes over all pixels."""
+
+_PIXELS_FOR_A_BLOCK = 1 << 24
+"""Of fewer pixels, as many times as much is decoded: a pass over them takes less in proportion."""
 
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
 _AVIF_BRANDS = (b"avif", b"avis")
@@ -68,7 +71,8 @@ def opened(data: bytes, *, seconds: float = SECONDS) -> Iterator[ImageFile.Image
     try:
         with Image.open(file, formats=_formats(data)) as image, _room_for(image):
             if image.format in _JPEGS:
-                image.decodermaxblock = _BLOCK
+                times = _PIXELS_FOR_A_BLOCK // max(image.width * image.height, 1)
+                image.decodermaxblock = min(max(times, 1) * _BLOCK, _LARGEST_BLOCK)
             yield image
     except ItemError:
         raise
