@@ -152,7 +152,7 @@ def test_two_workers_that_backfill_killed_again_and_again(dsn: str, run: RunComm
             lambda emulator: start(dsn, emulator, *command), (one, other), lives, seed=2, most_seconds=4
         )
         forget_the_dead(dsn)
-        workers = [start(dsn, emulator, *command) for emulator in both]
+        workers = [start(dsn, emulator, *command) for emulator in (one, other)]
         reports = [report_of(worker) for worker in workers]
         assert sum(report["embedded"] for report in reports) > 0
         assert pictures <= billed(one) + billed(other) <= most_billed(pictures, 2 * lives)
