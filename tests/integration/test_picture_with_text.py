@@ -89,6 +89,13 @@ def test_a_picture_without_its_text_fails_until_there_is_one(
     assert np.array_equal(vectors[shop[1].name], fused(shop[1], "green shoe", "qwen3-vl-embedding"))
     assert len(vectors) == 3
 
+    # nor is one that nobody would take for a picture by its name embedded alone
+    (nameless := shop[0].with_name("nameless")).write_bytes(
+        draw_pictures(shop[0].parent.parent, 1, seed=5)[0].read_bytes()
+    )
+    assert (images.ingest(nameless, model=TITLED).failed, images.failures()[0].code) == (1, "no-text")
+    nameless.unlink()
+
     # what the library knows already need not be told again; under an active model of this kind it goes on by itself
     images.ingest(shop[3].parent, model=QWEN3)
     report = images.ingest(shop[0].parent)

@@ -21,6 +21,7 @@ from lookalike.types import Content, ImageInput, Limits
 if TYPE_CHECKING:
     from lookalike.pictures.web import Download
 
+_NO_TEXT = "no-text"
 _log = logging.getLogger("lookalike.ingest")
 _MAGIC = (
     *(b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
@@ -135,7 +136,7 @@ class Preparation:
             return Picture(place, image_id, checked.content, image, checked.changes)
         except ItemError as error:
             code, message = error.code, str(error)
-            if not candidate.expected:
+            if not candidate.expected and code != _NO_TEXT:
                 code = UNSUPPORTED  # it never claimed to be a picture
             elif code == UNSUPPORTED and stage == "check" and candidate.video is not None:
                 code = "video-not-by-url"
@@ -168,7 +169,7 @@ class Preparation:
                 f"Nothing stands under {self.with_text!r} for this file, and without a text its vector would be of "
                 "another kind. Add one, or ingest the file under the model without text."
             )
-            raise ItemError("no-text", message, retryable=True)
+            raise ItemError(_NO_TEXT, message, retryable=True)
 
     def _download(self, candidate: Candidate, known: str | None) -> Download | None:
         try:

@@ -171,6 +171,7 @@ begin
               join moved m on m.now = k.image_id
               join lookalike.texts t on t.image_id = m.was and t.model_id = k.model_id
              order by k.image_id, k.model_id, t.uri
+                on conflict (image_id, model_id) do nothing
         )
         select array_agg(distinct m.was) into abandoned from moved m;
     end if;
