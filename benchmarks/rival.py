@@ -17,19 +17,21 @@ EF_SEARCH = 100
 """How many candidates a scan keeps: as many as the library's own searches."""
 
 LIBRARY = """
-select e.image_id, e.embedding <=> %(query)s as distance, f.uri, f.key, f.collection, f.metadata
+select e.image_id, e.embedding <=> %(query)s as distance, f.uri, f.key, f.collection, f.metadata, i.media_type
   from (select image_id, embedding from lookalike.{view} order by embedding <=> %(query)s limit 10) e
   join lookalike.files f using (image_id)
+  join lookalike.images i using (image_id)
  order by distance, e.image_id
 """
 """The ten nearest images of a library with what a hit shows, by the index that the library's own searches use."""
 
 LIBRARY_LIKE_IMAGE = """
-select e.image_id, e.distance, f.uri, f.key, f.collection, f.metadata
+select e.image_id, e.distance, f.uri, f.key, f.collection, f.metadata, i.media_type
   from (select image_id, embedding <=> q.vector as distance
           from lookalike.{view}, (select embedding as vector from lookalike.{view} where image_id = %(image)s) q
          order by embedding <=> (select embedding from lookalike.{view} where image_id = %(image)s) limit 11) e
   join lookalike.files f using (image_id)
+  join lookalike.images i using (image_id)
  where e.image_id <> %(image)s
  order by e.distance, e.image_id
  limit 10
@@ -37,7 +39,7 @@ select e.image_id, e.distance, f.uri, f.key, f.collection, f.metadata
 """The same for a stored image, which is not to find itself, in one round trip."""
 
 LIBRARY_LIKE_TEXT = """
-select e.image_id, e.distance, f.uri, f.key, f.collection, f.metadata
+select e.image_id, e.distance, f.uri, f.key, f.collection, f.metadata, i.media_type
   from (select image_id, embedding <=> q.vector as distance
           from lookalike.{view},
                (select embedding as vector from lookalike.queries
@@ -45,6 +47,7 @@ select e.image_id, e.distance, f.uri, f.key, f.collection, f.metadata
          order by embedding <=> (select embedding from lookalike.queries
                                   where model_id = {model_id} and kind = 'text' and digest = %(digest)s) limit 10) e
   join lookalike.files f using (image_id)
+  join lookalike.images i using (image_id)
  order by e.distance, e.image_id
 """
 """The same for a text that was embedded before, in one round trip."""
