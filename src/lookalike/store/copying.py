@@ -48,7 +48,7 @@ def copy_embeddings(
 ) -> None:
     """Copy vectors of one model and one length into `lookalike.embeddings`.
 
-    Rows of equal length are one array to NumPy, which takes a sixth of the time that writing them one by one does.
+    Rows of equal length are one array to NumPy, so that nothing is done for each of them in Python.
     """
     with connection.cursor().copy(_copy("lookalike.embeddings", ("image_id", "model_id", "embedding"))) as copy:
         copy.write(_SIGNATURE)
