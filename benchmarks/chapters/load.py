@@ -33,7 +33,7 @@ from lookalike.store.index import graph_bytes
 
 OURS, THEIRS = "Lookalike", "by hand"
 ROUNDS = 3
-MOST_TEXT = 5_000
+MOST_TEXT = 20_000
 """Rows of the file of texts, each of which takes fifteen kilobytes."""
 MOST_FOR_MEMORY = 30_000
 """A third of them are still several batches, so that what grows with the rows would show."""
