@@ -111,13 +111,13 @@ def _server_settings(
     fits = True
     for advised in advice(settings, library, name):
         fits = False
-        if embedded and advised.statement.startswith("alter system"):
+        if advised.statement.startswith("alter database"):
+            remedy = f"As the owner, run: {advised.statement}"
+        elif embedded:
             remedy = "The private server takes what this machine has. Use a larger one, or LOOKALIKE_DATABASE_URL."
         else:
             restart = ", and start the server anew" if advised.restart else ""
             remedy = f"If the machine has it, run as a superuser{restart}: {advised.statement} select pg_reload_conf();"
-        if advised.statement.startswith("alter database"):
-            remedy = f"As the owner, run: {advised.statement}"
         yield Finding("warn", f"server, {advised.setting}", f"is {advised.reason}", remedy)
     if fits:
         detail = f"its settings are enough for {library.indexes / (1 << 20):,.0f} MB of HNSW indexes"
