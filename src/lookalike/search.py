@@ -364,7 +364,9 @@ class Searcher:
         dimensions = self.stored.model.dimensions if self.stored else vector.model.dimensions
         if numbers.shape != (dimensions,):
             raise ValueError(f"the vector has the shape {numbers.shape}; those of {self.model} have ({dimensions},)")
-        if not _SHORTEST_AS_IT_IS < np.dot(numbers, numbers) < _LONGEST_AS_IT_IS:
+        with np.errstate(all="ignore"):  # what overflows is seen to next
+            square = np.dot(numbers, numbers)
+        if not _SHORTEST_AS_IT_IS < square < _LONGEST_AS_IT_IS:
             largest = float(np.abs(numbers).max())
             if not 0 < largest < math.inf:
                 raise ValueError("the vector has no direction: it is zero, or holds what is no number")

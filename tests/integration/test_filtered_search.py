@@ -547,6 +547,15 @@ def test_each_form_of_search_uses_the_index_and_leaves_no_setting_behind(crowd: 
             assert connection.execute(f"show {name}".encode()).fetchone() == (left,), name
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("scale", [1e-25, 1e30])
+def test_only_the_direction_of_a_vector_counts(crowd: Crowd, library: Lookalike, scale: float) -> None:
+    usual = library.search(Embedding(crowd.model, crowd.vectors[0]), limit=5, exact=True)
+    scaled = np.asarray(crowd.vectors[0] * np.float32(scale), np.float32)
+    found = library.search(Embedding(crowd.model, scaled), limit=5, exact=True)
+    assert [hit.image_id for hit in found] == [hit.image_id for hit in usual]
+
+
 def test_a_table_of_the_hits(gallery: Lookalike, crowd: Crowd) -> None:
     table = gallery.search(Embedding(crowd.model, crowd.vectors[1]), limit=3).to_pandas()
     assert list(table["rank"]) == [1, 2, 3]
