@@ -162,7 +162,7 @@ def nearest_to_each(
 ) -> list[Result]:
     """For each vector the `limit` images nearest to it, by distance and then by id; fewer only where no more exist.
 
-    All of them travel in one round trip, in a transaction of their own, which the options of the scan do not outlive.
+    All of them travel in one round trip, in a transaction of their own. The options of the scan are nobody else's.
 
     The index compares rounded, normalised vectors, so that neighbours closer than 1e-4 may swap and fall over the
     edge: a margin is fetched and sorted again by exact distance.
@@ -238,7 +238,7 @@ class _Answer:
 
     Attributes:
         exact: whether every candidate was compared.
-        candidates: how many there were, before images without files and those to leave out were taken away.
+        candidates: with a filter, how many there were before those to leave out were taken away.
         found: how many images were found, at most as many as were asked for.
         hits: those of them that are near enough.
         distance: of the last hit, as the database gave it.
@@ -295,7 +295,7 @@ class _Plan:
                 **last,
                 "shown": [place.shown[first : first + 8] for first in range(0, len(place.shown), 8)],
             }
-        options = {
+        self._options = {
             **USUAL_OPTIONS,
             "hnsw.ef_search": str(int(self.ef_search)),
             "hnsw.max_scan_tuples": str(min(max(_LEAST_WALK, _VISITS * walk), _MOST_WALK)),
@@ -305,7 +305,6 @@ class _Plan:
             # equal has an index anyhow, and that it is rare is known before it is looked up.
             "plan_cache_mode": "force_generic_plan" if conditions.equality else "force_custom_plan",
         }
-        self._options = options.items() - database.session_options.items()
 
     def ask(self, asks: Sequence[Ask], *, exact: bool) -> list[_Answer]:
         """What each ask is answered, in one round trip; many of them are spread over several connections."""
@@ -314,10 +313,10 @@ class _Plan:
             (statement, {**self._parameters, "query": half_vector(ask.vector), "leave_out": list(ask.leave_out)})
             for ask in asks
         ]
-        options = [] if exact else [self._setting_options]
+        options = {} if exact else self._options
 
         def together(part: Sequence[Statement]) -> list[_Answer]:
-            return [self._answer(rows) for rows in self._database.together([*options, *part])[len(options) :]]
+            return [self._answer(rows, exact) for rows in self._database.together(part, options)]
 
         try:
             with self._database.spare_connections(len(asks) // _WORTH_A_CONNECTION - 1) as spare:
@@ -352,17 +351,15 @@ class _Plan:
         enough = answer.candidates >= self._fetch if self.filters else answer.found >= self.limit
         return not (enough or answer.exact)
 
-    def _answer(self, rows: Rows) -> _Answer:
-        """The images that rows speak of, as far as the limit goes; an image has a row for each of its files."""
+    def _answer(self, rows: Rows, exact: bool) -> _Answer:
+        """The images that rows speak of; an image has a row for each of its files."""
         near: list[tuple[UUID, float, list[File], str | None]] = []
         files: list[File] = []
-        found, image = 0, None
+        candidates, found, image = 0, 0, None
         for exact, candidates, image_id, distance, uri, key, collection, metadata, media_type in rows:  # noqa: B007
             if image_id is None:
                 break
             if image_id != image:
-                if found == self.limit:
-                    break
                 found += 1
                 image, files = image_id, []
                 if 1.0 - distance >= self._floor:
@@ -370,11 +367,6 @@ class _Plan:
             files.append(File(uri, key, collection, metadata))
         hits = [Hit(image_id, 1.0 - distance, tuple(files), kind) for image_id, distance, files, kind in near]
         return _Answer(exact, candidates, found, hits, near[-1][1] if near else 0.0)
-
-    @property
-    def _setting_options(self) -> Statement:
-        each = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in sorted(self._options))
-        return f"select {each}", {}
 
     def _exactly(self) -> str:
         everything = f"""
@@ -462,16 +454,27 @@ class _Plan:
         )
 
     def _statement(self, tables: str, candidates: str, *, by_comparing_all: str) -> str:
-        """One row at least; each begins with whether every candidate was compared, and how many of them there were."""
+        """A row for each file of the images found. Each begins with whether every candidate was compared and, with a
+        filter, how many of them there were; then there is one row at least."""
         is_other = f"({self._conditions.sql}) is not true, " if self._conditions.sql else ""
+        number, rows = "0", "found n join lookalike.files f using (image_id)"
+        if self._conditions.sql:
+            number = "(select count(*) from nearest)"
+            rows = f"(values (1)) as at_least_one left join ({rows}) on true"
         return f"""
-            with {tables}nearest as materialized ({candidates})
-            select {by_comparing_all}, (select count(*) from nearest),
-                   n.image_id, n.distance, f.uri, f.key, f.collection, f.metadata,
+            with {tables}nearest as ({candidates}),
+            found as (
+                -- `offset 0` and `limit 1` keep the order, and what is looked up from being more than is shown
+                select c.image_id, c.distance
+                  from (select * from nearest order by distance, image_id offset 0) c
+                 where c.image_id <> all(%(leave_out)s::uuid[])
+                   -- an image without files is nobody's, and waits to be found again or removed
+                   and (select true from lookalike.files f where f.image_id = c.image_id limit 1)
+                 limit {self.limit}
+            )
+            select {by_comparing_all}, {number}, n.image_id, n.distance, f.uri, f.key, f.collection, f.metadata,
                    (select i.media_type from lookalike.images i where i.image_id = n.image_id)
-              from (values (1)) as at_least_one
-              -- an image without files is nobody's, and waits to be found again or removed
-              left join (nearest n join lookalike.files f using (image_id)) on n.image_id <> all(%(leave_out)s::uuid[])
+              from {rows}
              order by n.distance, n.image_id, {is_other}f.uri, f.collection
             """
 

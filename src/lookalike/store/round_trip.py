@@ -27,7 +27,68 @@ _PLACEHOLDER = re.compile(r"%%|%\((.*?)\)s")
 _BINARY = 1
 
 
-class Prepared:
+class Session:
+    """What round trips leave behind on a connection for the next ones: settings, and what is prepared.
+
+    Args:
+        connection: outside a transaction, whenever something is exchanged.
+        usual: what it was set to when it was made.
+        prepares: whether statements may be prepared; behind a transaction pooler nothing outlives a transaction.
+        keeps_settings: whether nobody else can come upon what is set. Else settings last for one round trip.
+    """
+
+    def __init__(
+        self, connection: psycopg.Connection, usual: Mapping[str, str], *, prepares: bool, keeps_settings: bool
+    ) -> None:
+        self._connection = connection
+        self._usual = usual
+        self._prepared = _Prepared() if prepares else None
+        self._keeps_settings = keeps_settings
+        self._set: dict[str, str] = {}
+
+    def exchange(self, statements: Sequence[Statement], options: Mapping[str, str]) -> list[Rows]:
+        """The rows of each statement, everything in binary.
+
+        After an error, what the connection has prepared and set is not known any more: close it.
+
+        Args:
+            options: settings that hold for these statements, and for no others that do not ask for the same.
+
+        Raises:
+            psycopg.Error: the database refuses one of them; all of them are rolled back.
+        """
+        wanted = {name: value for name, value in options.items() if self._usual.get(name) != value}
+        if wanted == self._set:
+            return self._exchange(statements)
+        changes = {name: self._usual.get(name) for name in self._set} | wanted
+        is_local = not self._keeps_settings
+        each = ", ".join(f"set_config('{name}', %({name})s, {is_local})" for name in sorted(changes))
+        rows = self._exchange([(f"select {each}", changes), *statements])[1:]
+        if self._keeps_settings:
+            self._set = wanted
+        return rows
+
+    def tidy(self) -> None:
+        """Set everything back to what is usual, before others use the connection.
+
+        Raises:
+            psycopg.Error: the connection is lost.
+        """
+        if self._set:
+            self.exchange([], {})
+
+    def _exchange(self, statements: Sequence[Statement]) -> list[Rows]:
+        try:
+            return _exchange(self._connection, statements, self._prepared)
+        except psycopg.errors.InvalidSqlStatementName:
+            # psycopg, or a pooler that cleans up, has deallocated everything
+            if self._prepared is None:
+                raise
+            self._prepared.forget()
+            return _exchange(self._connection, statements, self._prepared)
+
+
+class _Prepared:
     """The statements that one connection has prepared, the latest used last."""
 
     def __init__(self) -> None:
@@ -53,27 +114,9 @@ class Prepared:
         return [self._names.popitem(last=False)[1] for _ in range(len(self._names) - _MOST_PREPARED)]
 
 
-def exchange(connection: psycopg.Connection, statements: Sequence[Statement], prepared: Prepared | None) -> list[Rows]:
-    """The rows of each statement, everything in binary.
-
-    Args:
-        connection: outside a transaction. After an error, what it has prepared is not known any more: close it.
-        prepared: what the connection has prepared; None where nothing may outlive a transaction.
-
-    Raises:
-        psycopg.Error: the database refuses one of them; all of them are rolled back.
-    """
-    try:
-        return _exchange(connection, statements, prepared)
-    except psycopg.errors.InvalidSqlStatementName:
-        # psycopg, or a pooler that cleans up, has deallocated everything
-        if prepared is None:
-            raise
-        prepared.forget()
-        return _exchange(connection, statements, prepared)
-
-
-def _exchange(connection: psycopg.Connection, statements: Sequence[Statement], prepared: Prepared | None) -> list[Rows]:
+def _exchange(
+    connection: psycopg.Connection, statements: Sequence[Statement], prepared: _Prepared | None
+) -> list[Rows]:
     server = connection.pgconn
     commands = []
     for text, values in statements:
@@ -106,9 +149,7 @@ def _exchange(connection: psycopg.Connection, statements: Sequence[Statement], p
 def _rows(connection: psycopg.Connection, result: pq.abc.PGresult) -> Rows:
     loaded = Transformer(connection)
     loaded.set_pgresult(result)
-    for number in range(result.ntuples):
-        if (row := loaded.load_row(number, tuple)) is not None:
-            yield row
+    yield from loaded.load_rows(0, result.ntuples, tuple)
 
 
 @lru_cache(256)
