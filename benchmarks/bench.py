@@ -26,6 +26,8 @@ from lookalike.store.embedded import EmbeddedServer
 SIZE = 50_000
 """How many vectors there are where ``BENCH_N`` does not say otherwise."""
 
+_HUGE_PAGES = Path("/proc/sys/vm/nr_hugepages")
+
 
 class Bench:
     """One run of the benchmarks. Leave it, and its servers have stopped and its files are gone.
@@ -67,15 +69,24 @@ class Bench:
 
     @contextlib.contextmanager
     def server(self, overrides: Mapping[str, str] | None = None) -> Iterator[EmbeddedServer]:
-        """A private PostgreSQL without any data, tuned to the machine but for `overrides`; it is gone afterwards."""
+        """A private PostgreSQL without any data, tuned to the machine but for `overrides`; it is gone afterwards.
+
+        It gets the huge pages that ``lookalike doctor`` asks for where this process may set them aside, as root may.
+        """
         home = Path(tempfile.mkdtemp(prefix="server-", dir=self.folder))
         server = EmbeddedServer(home, overrides=overrides)
+        set_aside = 0
         try:
             server.start()
+            if set_aside := _set_aside_huge_pages(server):
+                server.stop()
+                server.start()
             self._versions = _versions(server)
             yield server
         finally:
             server.stop()
+            if set_aside:
+                _HUGE_PAGES.write_text(str(int(_HUGE_PAGES.read_text()) - set_aside))
             shutil.rmtree(home, ignore_errors=True)
 
     @cached_property
@@ -122,11 +133,28 @@ def new_database(server: EmbeddedServer, name: str) -> str:
     return server.dsn_of(name)
 
 
+def _set_aside_huge_pages(server: EmbeddedServer) -> int:
+    """Have the system keep as many huge pages as the server would take when it starts anew; returns how many."""
+    with psycopg.connect(server.dsn) as connection:
+        row = connection.execute(
+            "select current_setting('huge_pages') = 'try' and current_setting('huge_pages_status') = 'off',"
+            " current_setting('shared_memory_size_in_huge_pages')::int"
+        ).fetchone()
+    assert row is not None
+    if row[0] and row[1] > 0:
+        with contextlib.suppress(OSError):  # not Linux, or not for us to decide
+            before = int(_HUGE_PAGES.read_text())
+            _HUGE_PAGES.write_text(str(before + row[1]))
+            return int(_HUGE_PAGES.read_text()) - before
+    return 0
+
+
 def _versions(server: EmbeddedServer) -> dict[str, str]:
     with psycopg.connect(server.dsn) as connection:
         row = connection.execute(
             "select split_part(current_setting('server_version'), ' ', 1),"
-            " (select default_version from pg_available_extensions where name = 'vector')"
+            " (select default_version from pg_available_extensions where name = 'vector'),"
+            " current_setting('huge_pages_status')"
         ).fetchone()
     assert row is not None
-    return {"PostgreSQL": row[0], "pgvector": row[1]}
+    return {"PostgreSQL": row[0], "pgvector": row[1], "huge pages": row[2]}

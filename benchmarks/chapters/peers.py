@@ -39,8 +39,9 @@ DEFAULTS = {
     "random_page_cost": "4",
     "max_wal_size": "1GB",
     "jit": "on",
+    "huge_pages": "off",
 }
-"""What PostgreSQL comes with, instead of what the machine calls for."""
+"""What PostgreSQL comes with, instead of what the machine calls for; a system comes without huge pages."""
 
 IN_POSTGRES = ("vecs", "langchain-postgres", "llama-index")
 CLIENTS = (1, 2, 8)

@@ -21,6 +21,8 @@ UNTOUCHED = {
     "jit": "on",
     "jit_above_cost": "100000",
     "autovacuum": "on",
+    "huge_pages_status": "on",
+    "shared_memory_size_in_huge_pages": "3116",
 }
 """PostgreSQL's own settings."""
 
@@ -40,6 +42,18 @@ def test_a_large_library_on_an_untouched_server() -> None:
     assert advised["shared_buffers"].statement == "alter system set shared_buffers = '3840MB';"
     assert advised["shared_buffers"].restart
     assert advised["jit"].statement == 'alter database "my pictures" set jit = off;'
+
+
+def test_huge_pages_are_asked_for_where_they_matter_and_can_be_had() -> None:
+    lacking = UNTOUCHED | {"huge_pages_status": "off"}
+    advised = {one.setting: one for one in advice(lacking, LARGE, "pictures")}
+    assert advised["huge_pages"].statement == "sysctl vm.nr_hugepages=3116"
+    assert advised["huge_pages"].run_by == "administrator"
+    assert list(advice(lacking, SMALL, "pictures")) == []
+    before_17 = {name: value for name, value in UNTOUCHED.items() if "huge" not in name}
+    another_system = lacking | {"shared_memory_size_in_huge_pages": "-1"}
+    for settings in (before_17, another_system):
+        assert "huge_pages" not in {one.setting for one in advice(settings, LARGE, "pictures")}
 
 
 def test_whoever_follows_the_advice_is_left_alone() -> None:

@@ -111,13 +111,19 @@ def _server_settings(
     fits = True
     for advised in advice(settings, library, name):
         fits = False
-        if advised.statement.startswith("alter database"):
-            remedy = f"As the owner, run: {advised.statement}"
-        elif embedded:
-            remedy = "The private server takes what this machine has. Use a larger one, or LOOKALIKE_DATABASE_URL."
-        else:
-            restart = ", and start the server anew" if advised.restart else ""
-            remedy = f"If the machine has it, run as a superuser{restart}: {advised.statement} select pg_reload_conf();"
+        restart = ", and start the server anew" if advised.restart else ""
+        match advised.run_by:
+            case "owner":
+                remedy = f"As the owner, run: {advised.statement}"
+            case "administrator":
+                anew = " (lookalike db stop)" if embedded else ""
+                remedy = f"If nothing else needs that memory, run as root{restart}{anew}: {advised.statement}"
+            case "superuser" if embedded:
+                remedy = "The private server takes what this machine has. Use a larger one, or LOOKALIKE_DATABASE_URL."
+            case "superuser":
+                remedy = (
+                    f"If the machine has it, run as a superuser{restart}: {advised.statement} select pg_reload_conf();"
+                )
         yield Finding("warn", f"server, {advised.setting}", f"is {advised.reason}", remedy)
     if fits:
         detail = f"its settings are enough for {library.indexes / (1 << 20):,.0f} MB of HNSW indexes"
