@@ -1,15 +1,18 @@
 """Made-up embeddings that lie as those of real photos do, and the exact neighbours to judge an answer by.
 
-A mixture around one mean: themes, a few of which many photos have and most of which few, and variations within each,
-along the same few hundred directions, of which the first matter most. The shares follow 149 real photos under
-azure-vision/2022-04-11: cosines between two of them are 0.22, 0.50, 0.82 and 0.98 (minimum, median, 99 %, maximum), and
-0.80 to the nearest other one, in 26 effective dimensions. As many of these have 0.00, 0.52, 0.83 and 0.90; 0.76; 21.
+A mixture around one mean, in three steps: scenes, such as streets or forests, some common and some rare; themes in each
+of them; and photos around each theme. Scenes lie along 256 directions, of which the first matter most; within a scene
+the same directions matter in an order of its own, so that near photos differ in fewer ways than any two do.
+
+The shares are fitted to 149 real photos under azure-vision/2022-04-11, in what makes the walk through an index long or
+short; ``python -m benchmarks.photos REAL.npz`` says how near they come to real ones.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,14 +29,33 @@ MODEL = "measured/photos-1"
 CHUNK = 10_000
 """Vectors that are drawn at a time; memory does not grow with their number."""
 
-_THEMES, _DIRECTIONS, _DECAY = 2_000, 256, 0.45
-_SHARES = {"mean": 0.50, "themes": 0.32, "within": 0.16, "noise": 0.02}
+_SCENES, _THEMES, _DIRECTIONS = 20, 2_000, 256
+_SHARES = {"mean": 0.46, "scenes": 0.19, "themes": 0.14, "within": 0.205, "noise": 0.005}
+_RARITY_OF_SCENES = 1.2
+_DECAY, _DECAY_WITHIN = 0.45, 0.55
 _QUERIES_SEED = 1 << 30
 _EXACT_ROWS = 20_000
 
 Vectors: TypeAlias = npt.NDArray[np.float16]
 Queries: TypeAlias = npt.NDArray[np.float32]
 Numbers: TypeAlias = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class _Mixture:
+    """What vectors are drawn from, float32.
+
+    Attributes:
+        mean: ``(1024,)``.
+        directions: ``(256, 1024)``.
+        themes: the middle of each theme, along the directions, ``(2000, 256)``.
+        spread: how far the photos of each theme lie around it, along the directions, ``(2000, 256)``.
+    """
+
+    mean: npt.NDArray[np.float32]
+    directions: npt.NDArray[np.float32]
+    themes: npt.NDArray[np.float32]
+    spread: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -52,16 +74,20 @@ class Photos:
     seed: int = 0
 
     @cached_property
-    def _mixture(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """The directions ``(256, 1024)``, and the middle of each theme ``(2000, 1024)``."""
+    def _mixture(self) -> _Mixture:
         random = np.random.default_rng([self.seed, 0])
-        mean = math.sqrt(_SHARES["mean"]) * random.standard_normal(DIMENSIONS, np.float32)
-        scales = np.arange(1, _DIRECTIONS + 1, dtype=np.float32) ** -_DECAY
-        directions = (scales / np.linalg.norm(scales))[:, None] * random.standard_normal(
-            (_DIRECTIONS, DIMENSIONS), np.float32
+        directions = random.standard_normal((_DIRECTIONS, DIMENSIONS), np.float32)
+        shares = np.arange(1, _SCENES + 1) ** -_RARITY_OF_SCENES
+        scene = random.choice(_SCENES, _THEMES, p=shares / shares.sum())
+        scenes = random.standard_normal((_SCENES, _DIRECTIONS), np.float32) * _falling(_DECAY)
+        spread = np.stack([random.permutation(_falling(_DECAY_WITHIN)) for _ in range(_SCENES)])[scene]
+        themes = random.standard_normal((_THEMES, _DIRECTIONS), np.float32) * spread
+        return _Mixture(
+            mean=math.sqrt(_SHARES["mean"]) * random.standard_normal(DIMENSIONS, np.float32),
+            directions=directions,
+            themes=math.sqrt(_SHARES["scenes"]) * scenes[scene] + math.sqrt(_SHARES["themes"]) * themes,
+            spread=np.float32(math.sqrt(_SHARES["within"])) * spread,
         )
-        themes = random.standard_normal((_THEMES, _DIRECTIONS), np.float32) @ directions
-        return directions, mean + math.sqrt(_SHARES["themes"]) * themes
 
     def _themes(self, number: int, seed: int) -> Numbers:
         shares = 1 / np.arange(1, _THEMES + 1)
@@ -69,11 +95,10 @@ class Photos:
 
     def _drawn(self, number: int, seed: int) -> tuple[Vectors, Numbers]:
         random = np.random.default_rng([self.seed, 1, seed])
-        directions, middles = self._mixture
-        theme = self._themes(number, seed)
-        within = random.standard_normal((number, _DIRECTIONS), np.float32) @ directions
-        noise = random.standard_normal((number, DIMENSIONS), np.float32)
-        vectors = middles[theme] + math.sqrt(_SHARES["within"]) * within + math.sqrt(_SHARES["noise"]) * noise
+        mixture, theme = self._mixture, self._themes(number, seed)
+        within = random.standard_normal((number, _DIRECTIONS), np.float32) * mixture.spread[theme]
+        noise = math.sqrt(_SHARES["noise"]) * random.standard_normal((number, DIMENSIONS), np.float32)
+        vectors = mixture.mean + (mixture.themes[theme] + within) @ mixture.directions + noise
         return vectors.astype(np.float16), theme
 
     def chunks(self) -> Iterator[tuple[int, Vectors, Numbers]]:
@@ -188,6 +213,13 @@ class Photos:
                 yield uris[n], keys[n], json.dumps({name: values[n] for name, values in columns.items()}), vector
 
 
+def _falling(decay: float) -> npt.NDArray[np.float32]:
+    """How much each direction matters, falling from the first to the last; the squares' sum is 1, ``(256,)``."""
+    scales = np.arange(1, _DIRECTIONS + 1, dtype=np.float32) ** -decay
+    fallen: npt.NDArray[np.float32] = scales / np.linalg.norm(scales)
+    return fallen
+
+
 def uri(number: int) -> str:
     """The URI of a photo."""
     return f"https://pictures.example/{number}.jpg"
@@ -205,3 +237,36 @@ def recall(found: Sequence[Sequence[int]], right: Numbers) -> float:
         wanted = set(truth[truth >= 0].tolist())
         shares.append(len(wanted.intersection(numbers)) / len(wanted) if wanted else 1.0)
     return float(np.mean(shares))
+
+
+def _likeness(vectors: Vectors) -> dict[str, float]:
+    """What tells how hard vectors are for an index: cosines, distances to neighbours, and dimensions."""
+    unit = vectors.astype(np.float64)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    cosines = unit @ unit.T
+    pairs = cosines[np.triu_indices(len(unit), 1)]
+    neighbours = 1 - np.sort(cosines - 9 * np.eye(len(unit)), axis=1)[:, ::-1]
+    near = np.sqrt(np.maximum(neighbours[:, :20], 1e-12))
+    variances = np.linalg.svd(unit - unit.mean(0), compute_uv=False) ** 2
+    return {
+        **{f"cosine of two, {share:.0%}": float(np.quantile(pairs, share)) for share in (0.01, 0.1, 0.5, 0.9, 0.99)},
+        **{f"distance to neighbour {k}": float(np.median(neighbours[:, k - 1])) for k in (1, 2, 5, 10, 20, 50)},
+        "dimensions": float(variances.sum() ** 2 / (variances**2).sum()),
+        # Levina and Bickel 2004, by the nearest 20
+        "dimensions among near ones": float(np.median(-1 / np.log(near[:, :-1] / near[:, -1:]).mean(axis=1))),
+    }
+
+
+def compare(real: Path) -> None:
+    """Print how near these come to the ``vectors`` of a ``.npz`` file, by as many of them, the median of six draws."""
+    vectors = np.load(real)["vectors"]
+    photos = Photos(6 * len(vectors), Path())
+    drawn = np.array_split(np.concatenate([chunk for _, chunk, _ in photos.chunks()]), 6)
+    theirs, ours = _likeness(vectors), [_likeness(some) for some in drawn]
+    print(f"{'':28}{'real':>8}{'these':>8}")
+    for name, value in theirs.items():
+        print(f"{name:28}{value:8.3g}{np.median([each[name] for each in ours]):8.3g}")
+
+
+if __name__ == "__main__":
+    compare(Path(sys.argv[1]))
