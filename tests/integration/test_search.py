@@ -19,6 +19,7 @@ import numpy.typing as npt
 import psycopg
 import pytest
 from PIL import Image
+from psycopg.types.json import Jsonb
 
 from lookalike import ImageNotFound, ItemError, Lookalike, ModelMismatch
 from lookalike.embedders.azure_vision import LIMITS
@@ -154,6 +155,33 @@ def test_the_scan_options_of_a_search_do_not_stay(database: Database) -> None:
     assert shown() == before  # of the same connection
     nearest(database, stored, clustered(1)[0], limit=40_000, exact=False)
     assert shown() == before
+
+
+def test_the_pool_gets_its_connections_back_as_they_were(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_vectors(database, clustered(50))
+    stored = model_to_search(database, None)
+    assert stored is not None
+    monkeypatch.setattr("lookalike.store.database._KEPT_AT_HAND", 0)
+    settings = "select current_setting('enable_seqscan'), current_setting('hnsw.ef_search'), pg_backend_pid()"
+
+    def shown() -> Any:
+        with database.transaction() as connection:
+            return connection.execute(settings).fetchone()
+
+    before = shown()
+    nearest(database, stored, clustered(1)[0], limit=5, exact=False, ef_search=77)
+    assert shown() == before
+
+
+def test_numbers_in_metadata_of_any_length(database: Database) -> None:
+    told = {"long": 2**70, "digits": "1" * 30, "fraction": 0.1234567890123456789, "short": 7}
+    vectors = clustered(1)
+    write_vectors(database, vectors)
+    with database.transaction() as connection:
+        connection.execute("update lookalike.files set metadata = %s", [Jsonb(told)])
+    stored = model_to_search(database, None)
+    assert stored is not None
+    assert nearest(database, stored, vectors[0], limit=1).hits[0].metadata == told
 
 
 def test_connections_and_statements_that_were_lost_meanwhile(database: Database) -> None:
