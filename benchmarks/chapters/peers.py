@@ -45,8 +45,10 @@ DEFAULTS = {
 
 IN_POSTGRES = ("vecs", "langchain-postgres", "llama-index")
 CLIENTS = (1, 2, 8)
-BURST = 10
-"""Queries by one library before it is the next one's turn: by the first of them, others have emptied the caches."""
+BURST = 100
+"""Queries by one library before it is the next one's turn."""
+WARM_UP = 20
+"""Queries before those, which do not count: whoever was there before has emptied the processor's caches."""
 
 
 @dataclass
@@ -198,7 +200,9 @@ def _search(bench: Bench, running: dict[str, Apart], measured: dict[str, Measure
     for first in range(0, photos.queries, BURST):
         for name, apart in everybody():
             with tolerated(name):
-                measured[name].seconds += apart.ask(range(first, min(first + BURST, photos.queries)))
+                warm_up = [number % photos.queries for number in range(first - WARM_UP, first)]
+                burst = range(first, min(first + BURST, photos.queries))
+                measured[name].seconds += apart.ask([*warm_up, *burst])[WARM_UP:]
     for clients in CLIENTS:
         bench.say(f"{clients} client{'s' * (clients > 1)}")
         for _ in range(3):
