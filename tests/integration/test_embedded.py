@@ -96,6 +96,14 @@ def test_a_long_home_gets_its_socket_elsewhere(home: Path) -> None:
     server.stop()
 
 
+def test_where_no_socket_fits_a_sentence_says_what_to_do(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    temporary = home / ("z" * 100)
+    temporary.mkdir(parents=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    with pytest.raises(ConfigurationError, match="Set TMPDIR to a short one"):
+        EmbeddedServer(home / ("x" * 60) / ("y" * 60)).start()
+
+
 def test_a_home_with_odd_characters_works(home: Path) -> None:
     server = EmbeddedServer(home / "it's a 'home' %41 ü")
     server.start()

@@ -251,13 +251,18 @@ class EmbeddedServer:
 
     @property
     def _new_socket_folder(self) -> Path:
-        folder = self.root / "run"
-        # a comma would make two hosts of it, and a long path does not fit into an address
-        short = len(os.fsencode(folder / f".s.PGSQL.{_PORT}")) <= _LONGEST_SOCKET_PATH
-        if short and re.fullmatch(r"[\w/.+-]+", str(folder), re.ASCII):
-            return folder
         digest = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:16]
-        return Path(tempfile.gettempdir()) / f"lookalike-{os.geteuid()}-{digest}"
+        elsewhere = Path(tempfile.gettempdir()) / f"lookalike-{os.geteuid()}-{digest}"
+        for folder in (self.root / "run", elsewhere):
+            # a comma would make two hosts of it, and a long path does not fit into an address
+            short = len(os.fsencode(folder / f".s.PGSQL.{_PORT}")) <= _LONGEST_SOCKET_PATH
+            if short and re.fullmatch(r"[\w/.+-]+", str(folder), re.ASCII):
+                return folder
+        raise ConfigurationError(
+            f"Neither {self.home} nor {elsewhere.parent} can hold the socket of the private PostgreSQL: the paths are "
+            "too long, or have characters other than letters, digits and . _ + -. Set TMPDIR to a short one:\n"
+            "  export TMPDIR=/tmp"
+        )
 
     def _make_socket_folder(self) -> Path:
         folder = self._new_socket_folder
