@@ -5,17 +5,24 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import json
 import math
 import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from lookalike.ingest.ahead import ahead
-from lookalike.ingest.precomputed.tables import stored_forms, vector_of
-from lookalike.ingest.sources.manifests import _lines, _WithoutLists, row_of, rows_of
+from lookalike.ingest.precomputed import number_reader
+from lookalike.ingest.precomputed.readers_beside import Halves, ReadersBeside, can_start
+from lookalike.ingest.precomputed.tables import open_table, stored_forms, vector_of
+from lookalike.ingest.sources.csv_lines import WithoutLists, lines_of
+from lookalike.ingest.sources.manifests import row_of, rows_of
 from lookalike.ingest.spill import Firsts, Seen
 
 LONG = "[" + ", ".join(f"{n}.5" for n in range(80)) + "]"
@@ -47,7 +54,7 @@ def test_lists_that_were_put_aside_come_back(delimiter: str, end: str) -> None:
             csv.writer(file, delimiter=delimiter, quoting=quoting, lineterminator=end).writerows(rows)
             plain = list(csv.reader(io.StringIO(file.getvalue(), newline=""), delimiter=delimiter))
             data = codecs.BOM_UTF8 + file.getvalue().encode("utf-8", "surrogateescape")
-            lines = _WithoutLists(_lines(io.BytesIO(data)), delimiter)
+            lines = WithoutLists(lines_of(io.BytesIO(data)), delimiter)
             assert list(map(lines.restored, csv.reader(lines, delimiter=delimiter))) == plain
 
 
@@ -79,6 +86,92 @@ def test_texts_are_vectors_or_are_not(text: str, expected: list[float] | str) ->
         assert error[0] in (expected, "no-vector")
     else:
         np.testing.assert_array_equal(np.asarray(vector, np.float64), np.array(expected, np.float64))
+
+
+def readers_started() -> list[psutil.Process]:
+    return [child for child in psutil.Process().children() if number_reader.__file__ in child.cmdline()]
+
+
+def read_beside(texts: list[bytes | None], *, kill_after: int | None = None) -> list[Halves | None]:
+    """What processes have read of the texts, from when they could; asked for one after the other, as they come."""
+    with ReadersBeside() as readers:
+        deadline = time.monotonic() + 20
+        while next(readers.vectors([b"[1]"], lambda text: text))[1] is None:
+            assert time.monotonic() < deadline
+        found = []
+        for number, (index, numbers) in enumerate(readers.vectors(range(len(texts)), texts.__getitem__)):
+            assert index == number
+            found.append(numbers)
+            if number == kill_after:
+                for child in readers_started():
+                    child.kill()
+    return found
+
+
+needs_two_cores = pytest.mark.skipif(not can_start(), reason="with one core there is nobody beside")
+
+
+@needs_two_cores
+def test_processes_beside_read_the_same_numbers_and_vanish() -> None:
+    numbers = np.random.default_rng(3).standard_normal((3_000, 300)) * np.float64(10.0) ** np.arange(-9, 3).repeat(25)
+    texts: list[bytes | None] = [json.dumps(row.tolist()).encode() for row in numbers]
+    odd = [
+        None,
+        b"",
+        b"[]",
+        b"[1, 2",
+        b'["1"]',
+        b"[null]",
+        b"[true]",
+        b"[[1]]",
+        b"[1 2]",
+        b"[nan]",
+        b"\xff",
+        b"[65520, 1]",
+    ]
+    texts[100:100] = odd
+    found = read_beside(texts)
+    assert found[100 : 100 + len(odd)] == [None] * len(odd)
+    read = [halves for halves in found if halves is not None]
+    np.testing.assert_array_equal(np.array(read), numbers.astype(np.float16))
+    assert read_beside([b"[1, -2.5e1]", b"[" + b"1," * (1 << 20) + b"1]", b"[3]"])[1] is None  # more than has room
+    assert not readers_started()
+
+
+@needs_two_cores
+def test_what_killed_processes_have_not_read_is_left_to_the_caller() -> None:
+    texts: list[bytes | None] = [json.dumps([n, 0.5] + [0] * 3_000).encode() for n in range(3_000)]
+    found = read_beside(texts, kill_after=500)
+    assert found[-1] is None
+    for n, halves in enumerate(found):
+        assert halves is None or (halves[0], halves[1], len(halves)) == (np.float16(n), 0.5, 3_002)
+    assert sum(halves is not None for halves in found) > 400
+
+
+@needs_two_cores
+def test_a_large_table_is_what_a_small_one_would_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers: list[Any] = np.random.default_rng(4).standard_normal((4_000, 300)).tolist()
+    for n in range(3, 4_000, 9):  # all along, as the first rows are read before anybody else can
+        numbers[n] = [[0.0] * 300, [70_000.0] * 300, [math.nan] * 300, ["x"] * 300, [1.0] * 299, "", None][n % 7]
+    with (tmp_path / "x.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["vector", "uri", "said"], *([row, "a.jpg", LONG] for row in numbers)])
+    opened = open_table(tmp_path / "x.csv")
+    small = list(opened.rows())
+    monkeypatch.setattr("lookalike.ingest.precomputed.tables._MUCH_TEXT", 0)
+    large = list(opened.rows())
+    assert any(row.vector is not None and row.vector.dtype == np.float16 for row in large)
+    assert [row.row.metadata for row in large] == [{"said": LONG}] * 4_000
+    assert [row.error for row in large] == [row.error for row in small]
+    forms = [stored_forms([row.vector for row in rows], 300) for rows in (small, large)]
+    for one, other in zip(*forms, strict=True):
+        assert type(one) is type(other)
+        assert np.array_equal(one, other)
+    assert {form[0] for form in forms[1] if isinstance(form, tuple)} == {
+        *("zero-vector", "out-of-range", "not-finite", "wrong-length", "no-vector")
+    }
+    next(some := opened.rows())
+    some.close()
+    assert not readers_started()
 
 
 def test_vectors_of_several_types_are_judged_each_by_itself() -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from itertools import islice
-from typing import Literal, TypedDict
+from typing import Literal, TypeAlias, TypedDict
 from uuid import UUID
 
 import numpy as np
@@ -51,12 +51,16 @@ __all__ = ["Import", "ImportOptions", "columns_named", "model_of"]
 
 _BATCH = 2_500
 _FIRST_BATCH = 10
+_TOGETHER = 500  # rows to check
 _LARGE_LOAD = 2_000
 """Rows from which on dropping an index and building it again may pay."""
 _ROWS_PER_PAGE = 3
 _PAGE = 8_192
 _LONG_BUILD = 20_000
 _NO_FILE = re.compile(r"bytes:[0-9a-f]{64}")
+
+_Unsound: TypeAlias = tuple[Place, Place, Problem]
+"""The row as a place, the place that it names, and what is wrong with it."""
 
 
 class ImportOptions(TypedDict, total=False):
@@ -253,19 +257,37 @@ class Import:
         """What there is to write, checked."""
         with Firsts() as places, Seen() as contents:
             for table in self.tables:
-                rows = table.rows()
                 # the first rows of a large load are few, as they still go into the index
                 size = _BATCH if table.count < _LARGE_LOAD else _FIRST_BATCH
-                while some := list(islice(rows, size)):
-                    yield self._checked(some, table, places, contents)
-                    size = _BATCH
+                with contextlib.closing(table.rows()) as rows:
+                    while (batch := self._batch(islice(rows, size), table, places, contents)).rows:
+                        yield batch
+                        size = _BATCH
 
-    def _checked(self, rows: Sequence[VectorRow], table: VectorTable, places: Firsts, contents: Seen) -> _Batch:
-        """Check rows, and put each where it belongs."""
-        batch = _Batch(rows=len(rows))
+    def _batch(self, rows: Iterator[VectorRow], table: VectorTable, places: Firsts, contents: Seen) -> _Batch:
+        """Some rows, checked and put each where it belongs."""
+        batch = _Batch()
+        unsound: list[_Unsound] = []
+        # a few at a time, so that those who read numbers beside this process never wait long for more
+        while some := list(islice(rows, _TOGETHER)):
+            self._check(some, table, places, contents, batch, unsound)
+        for nowhere, place, (code, message) in unsound:
+            # a file that is stored has not failed because another row says nonsense of it
+            batch.fail(nowhere if place.uri in places else place, code, message)
+        return batch
+
+    def _check(
+        self,
+        rows: Sequence[VectorRow],
+        table: VectorTable,
+        places: Firsts,
+        contents: Seen,
+        batch: _Batch,
+        unsound: list[_Unsound],
+    ) -> None:
+        batch.rows += len(rows)
         forms = stored_forms([row.vector for row in rows], self.model.dimensions)
         sound: list[tuple[VectorRow, Place, StoredVector]] = []
-        unsound: list[tuple[VectorRow, Place, Problem]] = []
         for row, form in zip(rows, forms, strict=True):
             if row.row.error is not None or row.row.place is None:
                 batch.fail(self._nowhere(table, row), "bad-row", row.row.error or "The row names no picture.")
@@ -274,9 +296,9 @@ class Import:
             if misnamed is not None:
                 batch.fail(place, *misnamed)
             elif (problem := row.error or self._of_another_model(row, table)) is not None:
-                unsound.append((row, place, problem))
+                unsound.append((self._nowhere(table, row), place, problem))
             elif isinstance(form, tuple):
-                unsound.append((row, place, form))
+                unsound.append((self._nowhere(table, row), place, form))
             else:
                 sound.append((row, place, form))
         notes = places.note_all((place.uri, vector.tobytes()) for _, place, vector in sound)
@@ -285,16 +307,12 @@ class Import:
             if note == "other":
                 message = f"An earlier row has another vector for {place.uri}, which was kept."
                 batch.fail(self._nowhere(table, row), "duplicate-uri", message)
-        for row, place, (code, message) in unsound:
-            # a file that is stored has not failed because another row says nonsense of it
-            batch.fail(self._nowhere(table, row) if place.uri in places else place, code, message)
         # of several rows with the same bytes the first one's vector counts, also when they are imported again
         is_new = iter(contents.add_all(row.sha256 for row, _, _ in new if row.sha256 is not None))
         for row, place, vector in new:
             digest = row.sha256 or sha256(place.uri.encode()).digest()
             given = vector if row.sha256 is None or next(is_new) else None
             batch.files.append(ImportedFile(place, UUID(bytes=digest[:16]), given, row.sha256))
-        return batch
 
     def _nowhere(self, table: VectorTable, row: VectorRow) -> Place:
         """Where the failure of a row is noted that stands for no file."""
@@ -413,7 +431,7 @@ class _Batch:
         rows: how many there are, with those that say nothing new.
     """
 
-    rows: int
+    rows: int = 0
     files: list[ImportedFile] = field(default_factory=list)
     failures: list[NewFailure] = field(default_factory=list)
 

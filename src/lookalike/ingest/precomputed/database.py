@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -124,7 +124,7 @@ class DatabaseTable:
                 f"(create table … as select * from {self.name}), or a file made with: lookalike export"
             )
 
-    def rows(self) -> Iterator[VectorRow]:
+    def rows(self) -> Generator[VectorRow, None, None]:
         """Every row, in the order in which they lie. Can be read once: the snapshot ends with the last one.
 
         Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -14,10 +14,11 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 
 from lookalike.errors import ConfigurationError, SourceNotFound
 from lookalike.ingest.precomputed.arrays import Array, Arrays, python_values
+from lookalike.ingest.precomputed.number_reader import packed_numbers
+from lookalike.ingest.precomputed.readers_beside import ReadersBeside
 from lookalike.ingest.sources.manifests import SUFFIXES, Row, Table, column_called, rows_of, uri_column_among
 from lookalike.types import StoredVector
 from lookalike.uris import path_of, uri_of, without_secrets
@@ -34,6 +35,8 @@ _ROWS = 1_000
 ROWS_TO_LEARN_FROM = 100
 MOST_MODELS = 5
 _LONGEST_VECTOR = 100_000
+_MUCH_TEXT = 32 << 20
+"""Bytes of a text table from which on it pays to start further processes."""
 METADATA_COLUMNS = ("metadata",)
 EXPORTED = "lookalike_export"
 """What says of a file that `lookalike export` has written it: an array, or a note of a Parquet file."""
@@ -41,7 +44,6 @@ _NO_VECTOR = "no-vector", "The row has no vector."
 _BRACKETS = {"[": "]", "(": ")", "{": "}"}
 _TOGETHER = 500  # vectors; their numbers then fit into a processor's cache
 _INFINITY = 0x7C00
-_NO_NUMBERS = '"us'  # what texts, null and true, and false are told by
 _HEX = re.compile(r"(?:sha256:|\\x|0x)?([0-9a-f]{64})")
 
 
@@ -86,8 +88,8 @@ class VectorTable(Protocol):
     def width(self) -> int | None: ...
     @property
     def models(self) -> Sequence[str | None]: ...
-    def rows(self) -> Iterator[VectorRow]:
-        """Every row, in order.
+    def rows(self) -> Generator[VectorRow, None, None]:
+        """Every row, in order. Close it before its end, and what it has started ends with it.
 
         Raises:
             ConfigurationError: the rest cannot be read.
@@ -135,7 +137,7 @@ class _TextTable:
     def __init__(
         self, path: Path, name: str, uri_column: str | None, vector_column: str | None, key_column: str | None
     ) -> None:
-        self.name, self.uri, self.folder = name, uri_of(path), path.absolute().parent
+        self.name, self.uri, self.folder, self._path = name, uri_of(path), path.absolute().parent, path
         columns = (unnamed := Table(path, name)).columns
         self._vectors = named_column(name, "column", "--vector-column", vector_column, VECTOR_COLUMNS, columns)
         self._sha256 = column_called(("sha256",), columns)
@@ -150,6 +152,7 @@ class _TextTable:
             key_column or column_called(("key",), columns, apart),
             apart=frozenset(column for column in apart if column is not None),
             unfolded=column_called(METADATA_COLUMNS, columns, apart | {uri_column, key_column}),
+            lists=self._vectors if path.suffix.lower() in (".csv", ".tsv") and self._vectors in apart else None,
         )
         self._table.check()
         lengths: Counter[int] = Counter()
@@ -157,7 +160,7 @@ class _TextTable:
         for row in islice(self._table.rows(), ROWS_TO_LEARN_FROM):
             if row.error is None:
                 models[self._model_of(row)] = None
-                vector, _ = vector_of(row.apart.get(self._vectors))
+                vector, _ = self._vector_of(row)
                 if vector is not None:
                     lengths[len(vector)] += 1
         if self._model is not None:
@@ -175,17 +178,36 @@ class _TextTable:
     def count(self) -> int:
         return sum(1 for _ in self._table.skim())
 
-    def rows(self) -> Iterator[VectorRow]:
-        for row in self._table.rows():
-            if row.error is not None:
-                yield VectorRow(row)
-                continue
-            vector, error = vector_of(row.apart.get(self._vectors))
-            try:
-                sha256 = digest_of(row.apart.get(self._sha256)) if self._sha256 is not None else None
-            except ValueError as refused:
-                sha256, error = None, error or ("bad-sha256", str(refused))
-            yield VectorRow(row, vector, sha256, self._model_of(row), error)
+    def rows(self) -> Generator[VectorRow, None, None]:
+        if self._table.lists is None or self._path.stat().st_size < _MUCH_TEXT:
+            yield from map(self._vector_row, self._table.rows())
+            return
+        with ReadersBeside() as readers:
+            for row, vector in readers.vectors(self._table.rows(), self._list_of):
+                yield self._vector_row(row, vector)
+
+    def _list_of(self, row: Row) -> bytes | None:
+        """The vector as it is in the file, where it is so written that all its numbers can be read at once."""
+        cell = row.apart.get(self._vectors)
+        return cell if isinstance(cell, bytes) and len(cell) <= _LONGEST_VECTOR else None
+
+    def _vector_of(self, row: Row) -> tuple[Numbers | None, Problem | None]:
+        cell = row.apart.get(self._vectors)
+        if self._table.lists is not None and isinstance(cell, bytes):
+            cell = cell.decode("utf-8", "surrogateescape")
+        return vector_of(cell)
+
+    def _vector_row(self, row: Row, vector: Numbers | None = None) -> VectorRow:
+        if row.error is not None:
+            return VectorRow(row)
+        error: Problem | None = None
+        if vector is None:
+            vector, error = self._vector_of(row)
+        try:
+            sha256 = digest_of(row.apart.get(self._sha256)) if self._sha256 is not None else None
+        except ValueError as refused:
+            sha256, error = None, error or ("bad-sha256", str(refused))
+        return VectorRow(row, vector, sha256, self._model_of(row), error)
 
     def _model_of(self, row: Row) -> str | None:
         return named_model(row.apart.get(self._model)) if self._model is not None else None
@@ -247,7 +269,7 @@ class _NpzTable:
                 raise ConfigurationError(f"The array {single_column!r} of {name} has more than one column.")
         self.models = self._models_named()
 
-    def rows(self) -> Iterator[VectorRow]:
+    def rows(self) -> Generator[VectorRow, None, None]:
         apart = self._apart | {self._vectors} | {name for name in (self._sha256, self._model) if name is not None}
         wanted = {self._vectors, self._sha256, self._model}
         scalars = self._scalars
@@ -322,8 +344,8 @@ def vector_of(cell: object) -> tuple[Numbers | None, Problem | None]:
         text = cell.strip()
         if len(text) > _LONGEST_VECTOR:
             return None, ("wrong-length", f"The vector is a text of {len(text):,} characters.")
-        if (numbers := _json_numbers(text)) is not None:
-            return numbers, None
+        if (packed := packed_numbers(text.encode("utf-8", "replace"), "d")) is not None:
+            return np.frombuffer(packed, np.float64), None
         if _BRACKETS.get(text[:1]) == text[-1:]:
             text = text[1:-1]
         parts: Sequence[Any] = text.split(",") if "," in text else text.replace(";", " ").split()
@@ -342,17 +364,6 @@ def vector_of(cell: object) -> tuple[Numbers | None, Problem | None]:
     if not len(numbers):
         return None, ("no-vector", "The vector is empty.")
     return numbers, None
-
-
-def _json_numbers(text: str) -> Numbers | None:
-    """The numbers of a vector that is written as JSON, several times faster than one by one; None for anything else."""
-    if text[:1] != "[" or any(mark in text for mark in _NO_NUMBERS):
-        return None
-    try:
-        parts = orjson.loads(text)
-        return np.fromiter(parts, np.float64, len(parts)) if parts else None
-    except (TypeError, ValueError):
-        return None
 
 
 def digest_of(cell: object) -> bytes | None:

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import codecs
 import csv
-import io
 import json
 import math
 import os
 import re
-import secrets
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from decimal import Decimal
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from itertools import repeat
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from lookalike.errors import ConfigurationError
+from lookalike.ingest.sources.csv_lines import WithoutLists, lines_of
 from lookalike.store.writing import storable
 from lookalike.uris import redacted
 
@@ -79,6 +78,8 @@ class Table:
         keyed: whether rows may be joined by their key alone.
         apart: columns that are neither metadata nor looked at here.
         unfolded: the column of JSON objects whose entries are metadata themselves; None if there is none.
+        lists: the column, one of `apart`, of which long lists in CSV stay bytes, as they are in the file; None if there
+            is none.
     """
 
     path: Path
@@ -88,6 +89,7 @@ class Table:
     keyed: bool = False
     apart: frozenset[str] = frozenset()
     unfolded: str | None = None
+    lists: str | None = None
 
     def check(self) -> None:
         """Read the table's head, and of text tables everything, before anything is spent.
@@ -195,7 +197,8 @@ class Table:
                         if isinstance(cells, str):
                             yield cells
                         else:
-                            yield {n: types[n](cell) for n, cell in zip(self._header, cells, strict=False) if cell}
+                            row = zip(self._header, cells, strict=False)
+                            yield {n: types[n](cell) if isinstance(cell, str) else cell for n, cell in row if cell}
         except (OSError, csv.Error, ValueError, ArithmeticError) as error:  # pyarrow's own are ValueErrors
             raise ConfigurationError(f"{self.name} cannot be read: {redacted(str(error))}") from None
 
@@ -225,15 +228,21 @@ class Table:
                     row = None
                 yield row if isinstance(row, dict) else f"Line {number} of {self.name} is no JSON object."
 
-    def _csv(self) -> Iterator[list[str] | str]:
-        """The cells of each row behind the header."""
+    def _csv(self, *, whole: bool = True) -> Iterator[list[str | bytes] | str]:
+        """The cells of each row behind the header.
+
+        Args:
+            whole: with long lists, instead of which any text may stand where it is False.
+        """
         csv.field_size_limit(_LARGEST_CELL)
         # Undecodable bytes may be part of a path, which is bytes as well.
         with open(self.path, "rb", _BUFFER) as file:
-            lines = _WithoutLists(_lines(file), self._delimiter)
+            lines = WithoutLists(lines_of(file), self._delimiter)
             reader = csv.reader(lines, delimiter=self._delimiter)
             next(reader, None)
-            for cells in map(lines.restored, reader):
+            raw = self._header.index(self.lists) if self.lists is not None else None
+            restored = partial(lines.restored, raw=raw) if whole else lines.shortened
+            for cells in map(restored, reader):
                 if not cells:
                     continue
                 if len(cells) > len(self._header):
@@ -283,11 +292,11 @@ class Table:
         types: dict[str, Callable[[str], Any] | None] = dict.fromkeys(self._header)
         types |= {name: str for name in (self.place_column, self.keys, *self.apart) if name is not None}
         try:
-            for rows, cells in enumerate(self._csv(), start=1):  # noqa: B007
+            for rows, cells in enumerate(self._csv(whole=False), start=1):  # noqa: B007
                 if isinstance(cells, str):
                     continue
                 for name, cell in zip(self._header, cells, strict=False):
-                    if cell and (known := types[name]) is not str:
+                    if cell and isinstance(cell, str) and (known := types[name]) is not str:
                         fits = _type_of(cell)
                         types[name] = fits if known in (None, fits) else str
         except (OSError, csv.Error) as error:
@@ -321,86 +330,6 @@ class Table:
     @property
     def _listed(self) -> str:
         return ", ".join(map(repr, self.columns)) or "none"
-
-
-class _WithoutLists:
-    """Lines of CSV in which long lists in brackets are put aside, as vectors are.
-
-    A reader of CSV looks at each character, which takes several times as long as reading the numbers. What is put aside
-    holds nothing that means anything to the reader, wherever it stands.
-
-    Args:
-        lines: in UTF-8, with their ends.
-    """
-
-    _LONG = 200
-
-    def __init__(self, lines: Iterable[bytes], delimiter: str) -> None:
-        self._lines, self._delimiter = lines, delimiter.encode()
-        self._aside: list[bytes] = []
-        # nothing that a file could hold
-        self._mark = secrets.token_hex(8)
-        self._marks = re.compile(f"{self._mark}([0-9]+)x")
-
-    def __iter__(self) -> Iterator[str]:
-        begin = codecs.BOM_UTF8
-        for line in self._lines:
-            whole, begin = line.removeprefix(begin), b""
-            yield _decoded(self._shortened(whole) if len(whole) > self._LONG else whole)
-
-    def restored(self, cells: list[str]) -> list[str]:
-        """The cells of the row that was read last, as they are in the file."""
-        if not self._aside:
-            return cells
-        whole = [self._marks.sub(self._put_aside, cell) if self._mark in cell else cell for cell in cells]
-        self._aside = []
-        return whole
-
-    def _put_aside(self, mark: re.Match[str]) -> str:
-        return _decoded(self._aside[int(mark[1])])
-
-    def _shortened(self, line: bytes) -> bytes:
-        kept, begin = b"", 0
-        while (start := line.find(b"[", begin)) >= 0:
-            end = self._end(line, start)
-            if end - start < self._LONG:
-                kept, begin = kept + line[begin : start + 1], start + 1
-                continue
-            kept += line[begin:start] + f"{self._mark}{len(self._aside)}x".encode()
-            self._aside.append(line[start:end])
-            begin = end
-        return kept + line[begin:]
-
-    def _end(self, line: bytes, start: int) -> int:
-        """Where the list ends that begins at `start`, if it is a cell of its own; else `start`."""
-        before = line[start - 1 : start]
-        if before == b'"':
-            end = line.find(b'"', start)
-        elif before in (b"", self._delimiter):
-            end = line.find(self._delimiter, start)
-            end = len(line.rstrip(b"\r\n")) if end < 0 else end
-        else:
-            return start
-        return end if line[end - 1 : end] == b"]" and line.find(b'"', start, end) < 0 else start
-
-
-def _decoded(data: bytes) -> str:
-    return data.decode("utf-8", "surrogateescape")
-
-
-def _lines(file: BinaryIO) -> Iterator[bytes]:
-    """The lines of a file with their ends: a newline, a carriage return or both."""
-    head = file.read(_BUFFER)
-    file.seek(0)
-    if b"\n" not in head and b"\r" in head:
-        # as on old Macintoshes; all of it would be one line
-        yield from (line.encode("latin-1") for line in io.TextIOWrapper(file, "latin-1", newline=""))
-        return
-    for line in file:
-        if line.find(b"\r", 0, -2) < 0:
-            yield line
-        else:
-            yield from line.splitlines(keepends=True)
 
 
 def row_of(
