@@ -156,6 +156,9 @@ class _Reader:
         except BaseException:
             self._stack.close()
             raise
+        assert self._process.stdout is not None
+        self._answers = select.poll()
+        self._answers.register(self._process.stdout, select.POLLIN)
         self._is_ready = False
         self._places = [n * _CHUNK_BYTES for n in range(_AT_ONCE)]
 
@@ -171,7 +174,7 @@ class _Reader:
         """How many more chunks it takes; none before it is ready."""
         if not self._is_ready and self._places:
             assert self._process.stdout is not None
-            if select.select([self._process.stdout], [], [], 0)[0]:
+            if self._answers.poll(0):
                 self._is_ready = self._process.stdout.read(1) == number_reader.READY
                 if not self._is_ready:
                     self._end()
