@@ -189,7 +189,7 @@ _buckets: dict[str, TokenBucket] = {}
 """This process's bucket of each credential. They outlive the embedders that use them, as the service's own do."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)  # as it holds the key
 class _Route:
     """A request made ready for all calls that differ in nothing but the body.
 
