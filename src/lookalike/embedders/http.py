@@ -23,12 +23,10 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from copy import copy
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
-from http.cookiejar import DefaultCookiePolicy
 from types import NoneType
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
@@ -105,7 +103,7 @@ _PROXY_REFUSED = f"A password is wanted by {_PROXY}; it reads http://user:passwo
 _TROUBLES: tuple[tuple[tuple[type[BaseException], ...], str, str], ...] = (
     ((socket.gaierror,), "connection", "the name does not resolve"),
     ((ConnectionRefusedError,), "connection", "the connection was refused"),
-    ((TimeoutError, requests.Timeout, urllib3.exceptions.TimeoutError), "timeout", "no answer in time"),
+    ((TimeoutError, urllib3.exceptions.TimeoutError), "timeout", "no answer in time"),
     ((ConnectionError, urllib3.exceptions.ProtocolError), "connection", "the connection was cut"),
 )
 
@@ -116,8 +114,9 @@ def _now() -> float:
 
 def _sleep(seconds: float, stop: threading.Event | None) -> None:
     if stop is None:
-        time.sleep(seconds)
-    elif stop.wait(seconds):
+        if seconds > 0.0:  # the system takes its time even over a sleep of no time
+            time.sleep(seconds)
+    elif stop.is_set() or (seconds > 0.0 and stop.wait(seconds)):
         raise Interrupted("Stopped while waiting for the embedding service.")
 
 
@@ -190,34 +189,20 @@ _buckets: dict[str, TokenBucket] = {}
 """This process's bucket of each credential. They outlive the embedders that use them, as the service's own do."""
 
 
-class _Adapter(requests.adapters.HTTPAdapter):
-    """Calls one server, so that what `requests` finds out for each call is found out once: by which proxy it is reached
-    and with which certificates. Cookies are not looked for."""
+@dataclass(frozen=True, slots=True, repr=False)  # as it holds the key
+class _Route:
+    """A request made ready for all calls that differ in nothing but the body.
 
-    def __init__(self, pool_maxsize: int) -> None:
-        super().__init__(pool_maxsize=pool_maxsize)
-        self._pools: dict[str, Any] = {}
+    Attributes:
+        call: its method, path, parameters and headers.
+        pool: the connections on which the server is reached, by whatever proxy, with the certificates to trust.
+        target: what the server, or the proxy, is asked for.
+    """
 
-    def get_connection_with_tls_context(
-        self, request: requests.PreparedRequest, verify: Any, proxies: Any = None, cert: Any = None
-    ) -> Any:
-        url = request.url or ""
-        pool = self._pools.get(url)
-        if pool is None:
-            pool = super().get_connection_with_tls_context(request, verify, proxies, cert)
-            super().cert_verify(pool, url, verify, cert)  # type: ignore[no-untyped-call]
-            self._pools[url] = pool
-        return pool
-
-    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
-        """Done with the pool."""
-
-    def build_response(self, req: requests.PreparedRequest, resp: Any) -> requests.Response:
-        response = requests.Response()
-        response.status_code, response.reason, response.raw = resp.status, resp.reason, resp
-        response.headers = resp.headers  # which knows capitals from small letters no more than requests' own does
-        response.request, response.url = req, req.url or ""
-        return response
+    call: tuple[object, ...]
+    pool: urllib3.HTTPConnectionPool
+    target: str
+    headers: Mapping[str, str]
 
 
 class Client:
@@ -259,14 +244,13 @@ class Client:
         self._lock = threading.Lock()
         self._usage = Usage()
         self._row: tuple[object, int] = (None, 0)
-        self._ready: tuple[object, requests.PreparedRequest, dict[str, Any]] | None = None
-        # The session is made ready here and only read by the calls, because threads share it.
+        self._route: _Route | None = None
+        # The session is made ready here and only asked for routes, because threads share it.
         self._session = requests.Session()
         self._session.headers["User-Agent"] = "lookalike"
-        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self._session.auth = lambda request: request  # else a ~/.netrc would overwrite an Authorization header
         for scheme in ("https://", "http://"):
-            self._session.mount(scheme, _Adapter(pool_maxsize=CONNECTIONS))
+            self._session.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=CONNECTIONS))
 
     @property
     def usage(self) -> Usage:
@@ -308,7 +292,7 @@ class Client:
         """
         return self._persist(partial(self._send, "GET", path, params or {}, headers), billable=False)
 
-    def _persist(self, send: Callable[..., requests.Response], *, billable: bool = True) -> Answer | ItemError:
+    def _persist(self, send: Callable[..., urllib3.BaseHTTPResponse], *, billable: bool = True) -> Answer | ItemError:
         began = _now()
         deadline = began + self._patience.deadline
         last, request_id = Retry("rate-limited", f"all of its {self._rate:g} calls a second are spoken for"), None
@@ -361,39 +345,60 @@ class Client:
         headers: Mapping[str, str],
         body: bytes | None = None,
         *,
-        timeout: tuple[float, float],
-    ) -> requests.Response:
-        """Send one request, made ready once for all calls that differ in nothing but the body."""
-        name = (method, path, *params.items(), *headers.items())
-        ready = self._ready
-        if ready is None or ready[0] != name:
+        timeout: urllib3.Timeout,
+    ) -> urllib3.BaseHTTPResponse:
+        """Send one request; what comes back has not been read yet, so that an answer that breaks off is counted, too.
+
+        Redirects are not followed: the key is for nobody else. Cookies are not looked for.
+        """
+        call = (method, path, *params.items(), *headers.items())
+        route = self._route
+        if route is None or route.call != call:
             request = requests.Request(method, self._endpoint + path, params=params, headers=headers)
-            prepared = self._session.prepare_request(request)
-            # as a stream, so that an answer that breaks off is counted, too
-            settings = self._session.merge_environment_settings(prepared.url, {}, True, None, None)
-            ready = self._ready = (name, prepared, dict(settings))
-        call = copy(ready[1])
-        if body is not None:
-            call.body, call.headers = body, call.headers.copy()
-            call.headers["Content-Length"] = str(len(body))
-        # not by the session, which would follow redirects: the key is for nobody else
-        return self._session.get_adapter(call.url or "").send(call, timeout=timeout, **ready[2])
+            route = self._route = self._route_of(call, request)
+        return route.pool.urlopen(
+            method,
+            route.target,
+            body,
+            route.headers,
+            retries=False,
+            redirect=False,
+            assert_same_host=False,
+            timeout=timeout,
+            preload_content=False,
+        )
+
+    def _route_of(self, call: tuple[object, ...], request: requests.Request) -> _Route:
+        """What `requests` would find out anew for each call."""
+        prepared = self._session.prepare_request(request)
+        url = prepared.url or ""
+        found = self._session.merge_environment_settings(url, {}, True, None, None)
+        proxies, verify, cert = found["proxies"], found["verify"], found["cert"]
+        adapter = self._session.get_adapter(url)
+        assert isinstance(adapter, requests.adapters.HTTPAdapter)
+        pool: Any = adapter.get_connection_with_tls_context(prepared, verify, proxies, cert)
+        adapter.cert_verify(pool, url, verify, cert)  # type: ignore[no-untyped-call]
+        prepared.headers.pop("Content-Length", None)  # of no body, which there is not yet
+        return _Route(call, pool, adapter.request_url(prepared, proxies), dict(prepared.headers))
 
     def _once(
-        self, send: Callable[..., requests.Response], seconds: float, billable: bool
+        self, send: Callable[..., urllib3.BaseHTTPResponse], seconds: float, billable: bool
     ) -> tuple[Answer | Verdict, str | None]:
         """One try: what came of it, and the service's own name for it."""
         request_id, billed, refused, document = None, False, False, None
         if self._budget is not None and billable:
             self._budget.take(self._stop)
-        timeout = min(self._patience.connect_timeout, seconds), min(self._patience.read_timeout, seconds)
+        patience = self._patience
+        timeout = urllib3.Timeout(
+            connect=min(patience.connect_timeout, seconds), read=min(patience.read_timeout, seconds)
+        )
         try:
             with send(timeout=timeout) as response:
-                status, headers = response.status_code, response.headers
+                status, headers = response.status, response.headers
                 request_id = next((headers[name] for name in _REQUEST_IDS if name in headers), None)
                 is_json = "json" in headers.get("Content-Type", "").lower()
                 billed = billable and status == 200 and is_json
-                content = response.content
+                content = response.read()
             document = _document(content)
             if isinstance(document, dict):
                 request_id = request_id or str(document.get("request_id") or "")[:100] or None
@@ -442,7 +447,7 @@ class Client:
         """What it means that no answer came, or not the whole of one."""
         causes = _causes(error)
         root = self._plain(causes[-1])
-        proxy = f"{_PROXY}: " if isinstance(error, requests.exceptions.ProxyError) else ""
+        proxy = f"{_PROXY}: " if isinstance(error, urllib3.exceptions.ProxyError) else ""
         if proxy and " 407 " in root:
             return CredentialsRefused(_PROXY_REFUSED)
         if isinstance(error, ValueError):  # all that requests says of malformed URLs, headers and proxies

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import deque
@@ -9,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 from uuid import UUID
 
 from lookalike.ingest.patience import Patiently
@@ -24,12 +25,16 @@ from lookalike.store.writing import NewFailure
 from lookalike.types import Model
 
 _READERS = 4
+_DECODERS = min(_READERS, max(2, os.cpu_count() or 1))
+"""Readers of local files: more than there are processors would only be in each other's way."""
+
 _READ_BATCH = 16
 _MOST_ASIDE = 4096
 _TICK_SECONDS = 0.2
 _LOOK_AGAIN_SECONDS = 1.0
 
 _T = TypeVar("_T")
+_Unknown: TypeAlias = tuple[Candidate, Known | None, str | None]
 
 
 @dataclass(slots=True)
@@ -87,8 +92,7 @@ class Feeder:
                 return
             self.tally.first_read = self.tally.first_read or time.monotonic()
             pictures = []
-            outcomes = readers.map(lambda one: self.preparation.prepare(one[0], one[2]), few)
-            for (candidate, known, _), outcome in zip(few, outcomes, strict=True):
+            for (candidate, known, _), outcome in zip(few, self._prepared(few, readers), strict=True):
                 match outcome:
                     case Picture() if known is not None and known.unseen:
                         # embedded by its URL; now its bytes have turned up
@@ -102,6 +106,25 @@ class Feeder:
                         assert known is not None
                         self._settle(candidate, known)
             self._admit(pictures)
+
+    def _prepared(self, few: list[_Unknown], readers: ThreadPoolExecutor) -> list[Picture | NewFailure | Unchanged]:
+        """What becomes of a few candidates, in their order.
+
+        Each reader takes the next one when it has done with one. If they were handed out and back one at a time,
+        threads would be woken twice for each picture, which costs as much as a good part of reading a small one.
+        """
+        outcomes: dict[int, Picture | NewFailure | Unchanged] = {}
+        left = iter(range(len(few)))  # which all of them draw from
+
+        def read() -> None:
+            for number in left:
+                candidate, _, fingerprint = few[number]
+                outcomes[number] = self.preparation.prepare(candidate, fingerprint)
+
+        most = _READERS if any(candidate.remote for candidate, _, _ in few) else _DECODERS
+        for reading in [readers.submit(read) for _ in range(min(most, len(few)))]:
+            reading.result()
+        return [outcomes[number] for number in range(len(few))]
 
     def _unknown(self, batch: list[Candidate]) -> Iterator[tuple[Candidate, Known | None, str | None]]:
         """Those of a batch that must be read, with what is stored of them, and with their fingerprint when they were

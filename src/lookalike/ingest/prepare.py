@@ -123,7 +123,7 @@ class Preparation:
                 place = replace(place, fingerprint=place.fingerprint or download.fingerprint)
             else:
                 data, place = _read(candidate, place)
-            if candidate.sha256 not in (None, sha256(data).digest()):
+            if candidate.sha256 is not None and candidate.sha256 != sha256(data).digest():
                 message = "The file is not what it was when it was ingested. Ingest it again."
                 raise ItemError("changed", message, retryable=True)
             stage = "check"
@@ -193,8 +193,11 @@ def _read(candidate: Candidate, place: Place) -> tuple[bytes, Place]:
                 if not head.startswith(_MAGIC) and head[8:12] not in _BRANDS:
                     raise ItemError(UNSUPPORTED, f"The file is no picture ({_kind(candidate.location)}).")
                 file.seek(0)
-            # one byte more than is allowed, so that the check can tell
-            data = file.read(LARGEST_FILE + 1)
+            # room is made for as many bytes as are asked for: one more than there are said to be, to see the end
+            data = file.read(min(before.st_size, LARGEST_FILE) + 1)
+            if len(data) > before.st_size:
+                # not every file system tells; and one byte more than is allowed, so that the check can tell
+                data += file.read(LARGEST_FILE + 1 - len(data))
             after = os.fstat(file.fileno())
     except OSError as error:
         raise ItemError("unreadable", f"The file cannot be read: {error.strerror}.", retryable=True) from None

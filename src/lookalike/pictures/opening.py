@@ -29,6 +29,9 @@ other programs (EPS) or is no picture (FITS, HDF5, MPEG)."""
 
 _JPEGS = ("JPEG", "MPO")
 
+_JPEG_MAGIC = b"\xff\xd8\xff"
+"""How both of them begin, and no other format; whether it is an MPO is found out by the decoder of JPEGs."""
+
 _MOST_PIXELS = 178_956_970
 """Twice what Pillow warns of: 16000 × 11000. Ours, because an application may have switched off Pillow's."""
 
@@ -131,6 +134,9 @@ def _room_for(image: ImageFile.ImageFile) -> Iterator[None]:
 
 
 def _formats(data: bytes) -> tuple[str, ...]:
+    """What `data` may be. To know which of the others Pillow has, it must load all of its decoders, for a JPEG none."""
+    if data.startswith(_JPEG_MAGIC):
+        return ("JPEG",)
     return (*_built_in(), "HEIF") if _brand(data) in _HEIF_BRANDS and _has_heif() else _built_in()
 
 
