@@ -3,7 +3,7 @@
 
     .venv/bin/python -m benchmarks.exact_or_index
 
-Prints medians of one run, exact and by index, and their ratio; `EXACT_BELOW_BYTES` in store/reading.py follows it.
+Prints medians of one run, exact and by index, and their ratio; `EXACT_BELOW_BYTES` in store/nearest.py follows it.
 """
 
 from __future__ import annotations
