@@ -78,7 +78,7 @@ def library(module_images: Lookalike, module_dsn: str, told: list[dict[str, Any]
 
 
 def asked(dsn: str, where: Filter, *, by_index: bool = True) -> tuple[set[int], str]:
-    """The numbers of the files that a filter keeps, and the plan by which they are found."""
+    """The numbers of the files that a filter keeps, by either form of it, and the plan by which they are found."""
     conditions = Conditions(as_where(where), None)
     statement = f"select f.uri from lookalike.files f where {conditions.sql}"
     with psycopg.connect(dsn) as connection:
@@ -88,6 +88,8 @@ def asked(dsn: str, where: Filter, *, by_index: bool = True) -> tuple[set[int], 
             connection.execute(f"set {name} = off".encode())
         found = connection.execute(statement.encode(), conditions.parameters).fetchall()
         plan = connection.execute(f"explain {statement}".encode(), conditions.parameters).fetchall()
+        checked = f"select f.uri from lookalike.files f where {conditions.check}".encode()
+        assert set(connection.execute(checked, conditions.parameters)) == set(found)
     return {int(uri[3:]) for (uri,) in found}, "\n".join(line for (line,) in plan)
 
 

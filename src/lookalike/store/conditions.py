@@ -40,6 +40,7 @@ class Conditions:
 
     Attributes:
         sql: the condition; empty where every file passes. Unknown (null) counts as false.
+        check: the same in fewer terms, for files that are found otherwise than by an index on what it asks for.
         tables: the beginning of a ``with`` list that the condition reads from, each followed by a comma.
         parameters: what is bound, by name.
         has_own_query: whether a query of the caller's own is part of it.
@@ -49,6 +50,7 @@ class Conditions:
     def __init__(self, where: Where | None, chosen: Chosen | None) -> None:
         self.parameters: dict[str, Any] = {}
         self.tables = ""
+        self._checks: dict[str, str] = {}
         self.has_own_query = chosen is not None and chosen.select is not None
         self.equality = chosen is None and (where is None or _is_equality(where))
         parts = []
@@ -56,7 +58,9 @@ class Conditions:
             parts.append(self._among(chosen))
         if where is not None:
             parts.append(self._sql(where))
-        self.sql = " and ".join(parts)
+        self.sql = self.check = " and ".join(parts)
+        for indexed, plain in self._checks.items():
+            self.check = self.check.replace(indexed, plain)
 
     def _bind(self, value: object) -> str:
         name = f"w{len(self.parameters)}"
@@ -81,17 +85,17 @@ class Conditions:
                 text = (
                     f"({self._value(name)} #>> '{{}}') collate \"C\" {_OPERATORS[operator]} {self._bind(value)}::text"
                 )
-                return f"({text}{self._indexed(name, operator, (value,))})"
+                return self._compared(text, name, operator, (value,))
             case Compare(name, operator, value):
                 number = f"{self._value(name)} {_OPERATORS[operator]} {self._bind(Jsonb(value))}"
-                return f"({number}{self._indexed(name, operator, (value,))})"
+                return self._compared(number, name, operator, (value,))
             case In(name, values) if name.own:
                 return f"({_COLUMNS[name.path[0]]} = any({self._bind(list(values))}::text[]))"
             case In(name, values) if len(values) <= _FEW:
                 return f"({' or '.join(self._holds(name, value) for value in values) or 'false'})"
             case In(name, values):
                 one = f"{self._value(name)} = any({self._bind([Jsonb(value) for value in values])}::jsonb[])"
-                return f"({one}{self._indexed(name, '=', values)})"
+                return self._compared(one, name, "=", values)
             case Exists(name) if name.own:
                 return f"({_COLUMNS[name.path[0]]} is not null)"
             case Exists(name):
@@ -102,7 +106,7 @@ class Conditions:
                 return f"starts_with({_in_order(name)}, {self._bind(text)}::text)"
             case Prefix(name, text):
                 begins = f"starts_with({self._value(name)} #>> '{{}}', {self._bind(text)}::text)"
-                return f"({begins}{self._indexed(name, '^=', (text,))})"
+                return self._compared(begins, name, "^=", (text,))
         raise InvalidFilter(f"A filter is made of field(…) conditions; {type(where).__name__} is none.")
 
     def _holds(self, name: Name, value: object) -> str:
@@ -114,6 +118,15 @@ class Conditions:
     def _value(self, name: Name) -> str:
         # step by step, as a path would take `0` for a place in a list, which containment does not
         return f"(f.metadata{''.join(f' -> {self._bind(part)}::text' for part in name.path)})"
+
+    def _compared(self, plain: str, name: Name, operator: str, values: tuple[Any, ...]) -> str:
+        """A comparison that an index on the key answers, if there is one, and as a `check`."""
+        indexed = self._indexed(name, operator, values)
+        if not indexed:
+            return f"({plain})"
+        kind = "string" if isinstance(values[0], str) else "number"
+        self._checks[f"({plain}{indexed})"] = f"({plain} and jsonb_typeof({self._value(name)}) = '{kind}')"
+        return f"({plain}{indexed})"
 
     def _indexed(self, name: Name, operator: str, values: tuple[Any, ...]) -> str:
         """What follows from a comparison with texts, or with numbers, in the terms that an index on the key answers.

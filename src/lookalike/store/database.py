@@ -15,8 +15,10 @@ from typing import Self, TypeAlias
 import orjson
 import psycopg
 from pgvector.psycopg.halfvec import register_halfvec_info
+from psycopg import pq
+from psycopg.abc import Buffer
+from psycopg.adapt import Loader
 from psycopg.types import TypeInfo
-from psycopg.types.json import set_json_loads
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
@@ -34,7 +36,7 @@ _LONG_NUMBER = re.compile(rb"\d{19}")
 _NO_OPTIONS: Mapping[str, str] = MappingProxyType({})
 _FRESH_SECONDS = 0.2
 _SPARE_CONNECTIONS = 8
-_KEPT_AT_HAND = 8
+_KEPT_AT_HAND = 16
 
 _AtHand: TypeAlias = tuple[PoolProxiedConnection, Session]
 
@@ -341,7 +343,7 @@ class Database:
                     self._knows_vectors = True
                     for option in self.session_options.items():
                         connection.execute("select set_config(%s, %s, false)", option)
-            set_json_loads(_from_json, connection)
+            connection.adapters.register_loader("jsonb", _Documents)
             connection.commit()
         except BaseException:
             connection.close()
@@ -349,11 +351,15 @@ class Database:
         return connection
 
 
-def _from_json(data: str | bytes) -> object:
-    """A document, with integers of any length."""
-    document = data.encode() if isinstance(data, str) else data
-    # orjson takes a fifth of the time, for each of the many metadata of a search, but long integers for fractions
-    return json.loads(document) if _LONG_NUMBER.search(document) else orjson.loads(document)
+class _Documents(Loader):
+    """Reads documents of the type ``jsonb`` as a search gets them, with integers of any length."""
+
+    format = pq.Format.BINARY
+
+    def load(self, data: Buffer) -> object:
+        document = bytes(data)[1:]  # behind the version of the format
+        # orjson takes a fifth of the time, for each of the many metadata of a search, but long integers for fractions
+        return json.loads(document) if _LONG_NUMBER.search(document) else orjson.loads(document)
 
 
 def _put_back(at_hand: _AtHand) -> None:

@@ -387,7 +387,7 @@ class _Plan:
             matching as materialized (
                 select f.image_id from lookalike.files f where {self._conditions.sql} limit {most + 1}
             ), """,
-            everything.format(condition="not (select yes from few)", match=f" and {self._conditions.sql}"),
+            everything.format(condition="not (select yes from few)", match=f" and {self._conditions.check}"),
             by_comparing_all="true",
         )
 
@@ -404,7 +404,7 @@ class _Plan:
                 """,
                 by_comparing_all="false",
             )
-        match = self._conditions.sql
+        match, check = self._conditions.sql, self._conditions.check
         # Ids are hashes, so that the files first by id are as good as drawn by lot. Those near to the query tell how
         # many match elsewhere only if the filter has nothing to do with it: then enough of twice as many as it takes
         # match, and a walk that goes on would accept whichever it meets first. `limit 1` keeps the planner from making
@@ -414,7 +414,7 @@ class _Plan:
             f"""
             sample as materialized (
                 select count(*) filter (where s.matches) as matched, avg((s.matches is true)::int)::float8 as share
-                  from (select ({match}) as matches from lookalike.files f order by f.image_id limit {_SAMPLE}) s
+                  from (select ({check}) as matches from lookalike.files f order by f.image_id limit {_SAMPLE}) s
             ), many as materialized (
                 select matched >= {_LEAST_SAMPLED} and share >= {self._least_share} as yes from sample
             ), matching as materialized (
@@ -428,7 +428,7 @@ class _Plan:
                      where not (select yes from few){self._page}
                      order by {self._distance}
                      limit (select ceil({2 * self._needed} / greatest(share, {self._least_share})) from sample)) w
-             where (select true from lookalike.files f where f.image_id = w.image_id and {match} limit 1)
+             where (select true from lookalike.files f where f.image_id = w.image_id and {check} limit 1)
              limit {self._fetch}
             """,
             by_comparing_all="(select yes from few)",
@@ -456,20 +456,20 @@ class _Plan:
     def _statement(self, tables: str, candidates: str, *, by_comparing_all: str) -> str:
         """A row for each file of the images found. Each begins with whether every candidate was compared and, with a
         filter, how many of them there were; then there is one row at least."""
-        is_other = f"({self._conditions.sql}) is not true, " if self._conditions.sql else ""
+        is_other = f"({self._conditions.check}) is not true, " if self._conditions.sql else ""
         number, rows = "0", "found n join lookalike.files f using (image_id)"
+        # an image without files is nobody's, and waits to be found again or removed; what satisfies a filter has some
+        has_files = "and (select true from lookalike.files f where f.image_id = c.image_id limit 1)"
         if self._conditions.sql:
-            number = "(select count(*) from nearest)"
+            number, has_files = "(select count(*) from nearest)", ""
             rows = f"(values (1)) as at_least_one left join ({rows}) on true"
         return f"""
             with {tables}nearest as ({candidates}),
             found as (
-                -- `offset 0` and `limit 1` keep the order, and what is looked up from being more than is shown
+                -- `offset 0`, as `limit 1`, keeps the order, and what is looked up from being more than is shown
                 select c.image_id, c.distance
                   from (select * from nearest order by distance, image_id offset 0) c
-                 where c.image_id <> all(%(leave_out)s::uuid[])
-                   -- an image without files is nobody's, and waits to be found again or removed
-                   and (select true from lookalike.files f where f.image_id = c.image_id limit 1)
+                 where c.image_id <> all(%(leave_out)s::uuid[]) {has_files}
                  limit {self.limit}
             )
             select {by_comparing_all}, {number}, n.image_id, n.distance, f.uri, f.key, f.collection, f.metadata,
