@@ -139,7 +139,7 @@ def advice(settings: Mapping[str, str], library: Library, database: str) -> Iter
         yield Advice(
             "huge_pages",
             "without effect, as the system has none to give: a walk through an index jumps about in memory, and with "
-            "small pages the processor spends up to a third of a search on finding its way.",
+            "small pages the processor spends a fifth of a search and more on finding its way.",
             f"sysctl vm.nr_hugepages={pages}",
             run_by="administrator",
             restart=True,
