@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 import os
@@ -181,6 +182,14 @@ def test_connections_are_used_again(serve: Serve, opened: Open) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: embedder.embed_images([PICTURE]), range(200)))
     assert server.connections <= 9
+
+
+def test_answers_may_come_compressed(serve: Serve, opened: Open) -> None:
+    packed = Reply(body=gzip.compress(json.dumps(GOOD.body).encode()), headers={"Content-Encoding": "gzip"})
+    server = serve(packed, GOOD)
+    embedder = opened(server.url)
+    assert text_embedding(embedder).vector.tolist() == text_embedding(embedder).vector.tolist()
+    assert "gzip" in server.calls[0].headers["Accept-Encoding"]
 
 
 @pytest.mark.parametrize(

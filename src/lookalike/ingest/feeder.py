@@ -7,9 +7,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, takewhile
 from typing import TypeAlias, TypeVar
 from uuid import UUID
 
@@ -107,8 +107,8 @@ class Feeder:
                         self._settle(candidate, known)
             self._admit(pictures)
 
-    def _prepared(self, few: list[_Unknown], readers: ThreadPoolExecutor) -> list[Picture | NewFailure | Unchanged]:
-        """What becomes of a few candidates, in their order.
+    def _prepared(self, few: list[_Unknown], readers: ThreadPoolExecutor) -> Iterator[Picture | NewFailure | Unchanged]:
+        """What becomes of a few candidates, in their order, up to the first with which the run cannot go on.
 
         Each reader takes the next one when it has done with one. If they were handed out and back one at a time,
         threads would be woken twice for each picture, which costs as much as a good part of reading a small one.
@@ -122,9 +122,11 @@ class Feeder:
                 outcomes[number] = self.preparation.prepare(candidate, fingerprint)
 
         most = _READERS if any(candidate.remote for candidate, _, _ in few) else _DECODERS
-        for reading in [readers.submit(read) for _ in range(min(most, len(few)))]:
+        readings = [readers.submit(read) for _ in range(min(most, len(few)))]
+        wait(readings)
+        yield from (outcomes[number] for number in takewhile(outcomes.__contains__, range(len(few))))
+        for reading in readings:
             reading.result()
-        return [outcomes[number] for number in range(len(few))]
 
     def _unknown(self, batch: list[Candidate]) -> Iterator[tuple[Candidate, Known | None, str | None]]:
         """Those of a batch that must be read, with what is stored of them, and with their fingerprint when they were
