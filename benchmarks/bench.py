@@ -92,15 +92,19 @@ class Bench:
     @cached_property
     def library(self) -> Lookalike:
         """A library of all `photos` on a private server, with its index; chapters only read it."""
-        server = self._cleaning.enter_context(self.server())
-        images: Lookalike = self._cleaning.enter_context(new_library(server))
-        self.say(f"importing {self.count:,} photos, for the chapters that search")
-        images.import_vectors(self.photos.npz())
-        if images.index.status()[0].state != "valid":
-            images.index.build()
-        with psycopg.connect(images.place, autocommit=True) as connection:
-            connection.execute("vacuum analyze")  # else it happens by itself while something is measured
-        return images
+        return self._cleaning.enter_context(self.filled(self._cleaning.enter_context(self.server())))
+
+    @contextlib.contextmanager
+    def filled(self, server: EmbeddedServer) -> Iterator[Lookalike]:
+        """A library of all `photos` on this server, with its index."""
+        with new_library(server) as images:
+            self.say(f"importing {self.count:,} photos, to be searched")
+            images.import_vectors(self.photos.npz())
+            if images.index.status()[0].state != "valid":
+                images.index.build()
+            with psycopg.connect(images.place, autocommit=True) as connection:
+                connection.execute("vacuum analyze")  # else it happens by itself while something is measured
+            yield images
 
     def facts(self) -> dict[str, str]:
         """The machine and the versions that this run measures with; nothing that says whose machine it is."""

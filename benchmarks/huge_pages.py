@@ -11,15 +11,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 
 import psycopg
 
-from benchmarks.bench import SIZE, Bench, new_library
+from benchmarks.bench import SIZE, Bench
 from benchmarks.rival import LIBRARY, Rival
 from benchmarks.turns import paired
-from lookalike import Lookalike
 from lookalike.store.embedded import EmbeddedServer
 
 SMALL, HUGE = "4 kB", "2 MB"
@@ -28,31 +26,23 @@ SMALL, HUGE = "4 kB", "2 MB"
 def main() -> None:
     """Print the median time of a search with either size of pages."""
     with Bench(int(os.environ.get("BENCH_N", SIZE))) as bench, ExitStack() as stack:
-        places = {}
+        libraries = {}
         for pages, overrides in ((SMALL, {"huge_pages": "off"}), (HUGE, None)):
             server = stack.enter_context(bench.server(overrides))
             if (pages == HUGE) != _has_huge_pages(server):
                 sys.exit("The system gives PostgreSQL no huge pages. Run this as root, on Linux, with memory to spare.")
-            bench.say(f"importing {bench.count:,} photos, pages of {pages}")
-            places[pages] = stack.enter_context(_library(bench, server))
+            libraries[pages] = stack.enter_context(bench.filled(server))
         print(f"{'ef_search':>9}{'pages':>8}{'p50 ms':>9}")
         for ef_search in (40, 100):
             rivals = {
                 pages: stack.enter_context(
                     Rival(images.place, LIBRARY.format(view=images.status().models[0].view), ef_search=ef_search)
                 )
-                for pages, images in places.items()
+                for pages, images in libraries.items()
             }
             times = paired({pages: rival.search for pages, rival in rivals.items()}, list(bench.photos.asked))
             for pages in rivals:
                 print(f"{ef_search:9}{pages:>8}{times.median(pages) * 1e3:9.2f}")
-
-
-@contextmanager
-def _library(bench: Bench, server: EmbeddedServer) -> Iterator[Lookalike]:
-    with new_library(server) as images:
-        images.import_vectors(bench.photos.npz())
-        yield images
 
 
 def _has_huge_pages(server: EmbeddedServer) -> bool:

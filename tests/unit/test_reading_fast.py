@@ -19,7 +19,7 @@ import pytest
 
 from lookalike.ingest.ahead import ahead
 from lookalike.ingest.precomputed import number_reader
-from lookalike.ingest.precomputed.readers_beside import Halves, ReadersBeside, can_start
+from lookalike.ingest.precomputed.readers_beside import Halves, ReadersBeside
 from lookalike.ingest.precomputed.tables import open_table, stored_forms, vector_of
 from lookalike.ingest.sources.csv_lines import WithoutLists, lines_of
 from lookalike.ingest.sources.manifests import row_of, rows_of
@@ -108,10 +108,13 @@ def read_beside(texts: list[bytes | None], *, kill_after: int | None = None) -> 
     return found
 
 
-needs_two_cores = pytest.mark.skipif(not can_start(), reason="with one core there is nobody beside")
+@pytest.fixture
+def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes beside, where they would not pay, too."""
+    monkeypatch.setattr("lookalike.ingest.precomputed.readers_beside._can_start", lambda: True)
 
 
-@needs_two_cores
+@pytest.mark.usefixtures("two_cores")
 def test_processes_beside_read_the_same_numbers_and_vanish() -> None:
     numbers = np.random.default_rng(3).standard_normal((3_000, 300)) * np.float64(10.0) ** np.arange(-9, 3).repeat(25)
     texts: list[bytes | None] = [json.dumps(row.tolist()).encode() for row in numbers]
@@ -138,7 +141,7 @@ def test_processes_beside_read_the_same_numbers_and_vanish() -> None:
     assert not readers_started()
 
 
-@needs_two_cores
+@pytest.mark.usefixtures("two_cores")
 def test_what_killed_processes_have_not_read_is_left_to_the_caller() -> None:
     texts: list[bytes | None] = [json.dumps([n, 0.5] + [0] * 3_000).encode() for n in range(3_000)]
     found = read_beside(texts, kill_after=500)
@@ -148,7 +151,7 @@ def test_what_killed_processes_have_not_read_is_left_to_the_caller() -> None:
     assert sum(halves is not None for halves in found) > 400
 
 
-@needs_two_cores
+@pytest.mark.usefixtures("two_cores")
 def test_a_large_table_is_what_a_small_one_would_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     numbers: list[Any] = np.random.default_rng(4).standard_normal((4_000, 300)).tolist()
     for n in range(3, 4_000, 9):  # all along, as the first rows are read before anybody else can

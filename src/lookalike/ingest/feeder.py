@@ -128,7 +128,7 @@ class Feeder:
         for reading in readings:
             reading.result()
 
-    def _unknown(self, batch: list[Candidate]) -> Iterator[tuple[Candidate, Known | None, str | None]]:
+    def _unknown(self, batch: list[Candidate]) -> Iterator[_Unknown]:
         """Those of a batch that must be read, with what is stored of them, and with their fingerprint when they were
         last read if only reading can tell whether they have changed."""
         batch = self._texts.told(batch)

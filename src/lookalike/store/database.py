@@ -211,9 +211,7 @@ class Database:
             connection = self._connect()
             try:
                 connection.autocommit = True
-                # a pooler tells clients a process id of its own invention
-                row = connection.execute("select pg_backend_pid()").fetchone()
-                if self.transaction_pooler or row is None or row[0] != connection.info.backend_pid:
+                if self.transaction_pooler or not _is_direct(connection):
                     raise ConfigurationError(
                         f"{self.place} leads to PostgreSQL through a pooler, where the settings of a session do not "
                         "hold. Set LOOKALIKE_DATABASE_URL to the server itself for this command."
@@ -277,15 +275,13 @@ class Database:
 
     def _note_session(self, connection: object, record: ConnectionPoolEntry) -> None:
         assert isinstance(connection, psycopg.Connection)
-        own = connection.execute("select pg_backend_pid() = %s", [connection.info.backend_pid]).fetchone()
-        connection.rollback()
         record.info["session"] = Session(
             connection,
             self.session_options,
             prepares=not self.transaction_pooler,
-            # a pooler tells clients a process id of its own invention
-            keeps_settings=own == (True,) and not self.transaction_pooler,
+            keeps_settings=not self.transaction_pooler and _is_direct(connection),
         )
+        connection.rollback()
 
     @contextlib.contextmanager
     def spare_connections(self, wanted: int) -> Iterator[int]:
@@ -360,6 +356,12 @@ class _Documents(Loader):
         document = bytes(data)[1:]  # behind the version of the format
         # orjson takes a fifth of the time, for each of the many metadata of a search, but long integers for fractions
         return json.loads(document) if _LONG_NUMBER.search(document) else orjson.loads(document)
+
+
+def _is_direct(connection: psycopg.Connection) -> bool:
+    """Whether it leads to a process of the server; a pooler tells clients a process id of its own invention."""
+    row = connection.execute("select pg_backend_pid()").fetchone()
+    return row is not None and row[0] == connection.info.backend_pid
 
 
 def _put_back(at_hand: _AtHand) -> None:

@@ -79,13 +79,42 @@ class Session:
 
     def _exchange(self, statements: Sequence[Statement]) -> list[Rows]:
         try:
-            return _exchange(self._connection, statements, self._prepared)
+            return self._once(statements)
         except psycopg.errors.InvalidSqlStatementName:
             # psycopg, or a pooler that cleans up, has deallocated everything
             if self._prepared is None:
                 raise
             self._prepared.forget()
-            return _exchange(self._connection, statements, self._prepared)
+            return self._once(statements)
+
+    def _once(self, statements: Sequence[Statement]) -> list[Rows]:
+        server = self._connection.pgconn
+        commands = []
+        for text, values in statements:
+            query, names = _numbered(text)
+            bound = Transformer(self._connection)
+            encoded = bound.dump_sequence([values[name] for name in names], [PyFormat.AUTO] * len(names))
+            types, formats = bound.types or (), bound.formats
+            if self._prepared is None:
+                commands.append(partial(server.send_query_params, query, encoded, types, formats, _BINARY))
+                continue
+            name, is_new = self._prepared.name(query, types)
+            if is_new:
+                commands.append(partial(server.send_prepare, name, query, types))
+            commands.append(partial(server.send_query_prepared, name, encoded, formats, _BINARY))
+        if self._prepared is not None:
+            for name in self._prepared.superfluous():
+                commands.append(partial(server.send_query_params, b"deallocate " + name, None))
+        server.enter_pipeline_mode()
+        results = self._connection.wait(_together(server, commands))
+        server.exit_pipeline_mode()
+        rows = []
+        for result in results:
+            if result.status == pq.ExecStatus.TUPLES_OK:
+                rows.append(_rows(self._connection, result))
+            elif result.status != pq.ExecStatus.COMMAND_OK:
+                raise psycopg.errors.error_from_result(result, self._connection.info.encoding)
+        return rows
 
 
 class _Prepared:
@@ -112,38 +141,6 @@ class _Prepared:
     def superfluous(self) -> list[bytes]:
         """The names of those that have not been used for longest, which are forgotten."""
         return [self._names.popitem(last=False)[1] for _ in range(len(self._names) - _MOST_PREPARED)]
-
-
-def _exchange(
-    connection: psycopg.Connection, statements: Sequence[Statement], prepared: _Prepared | None
-) -> list[Rows]:
-    server = connection.pgconn
-    commands = []
-    for text, values in statements:
-        query, names = _numbered(text)
-        bound = Transformer(connection)
-        encoded = bound.dump_sequence([values[name] for name in names], [PyFormat.AUTO] * len(names))
-        types, formats = bound.types or (), bound.formats
-        if prepared is None:
-            commands.append(partial(server.send_query_params, query, encoded, types, formats, _BINARY))
-            continue
-        name, is_new = prepared.name(query, types)
-        if is_new:
-            commands.append(partial(server.send_prepare, name, query, types))
-        commands.append(partial(server.send_query_prepared, name, encoded, formats, _BINARY))
-    if prepared is not None:
-        for name in prepared.superfluous():
-            commands.append(partial(server.send_query_params, b"deallocate " + name, None))
-    server.enter_pipeline_mode()
-    results = connection.wait(_together(server, commands))
-    server.exit_pipeline_mode()
-    rows = []
-    for result in results:
-        if result.status == pq.ExecStatus.TUPLES_OK:
-            rows.append(_rows(connection, result))
-        elif result.status != pq.ExecStatus.COMMAND_OK:
-            raise psycopg.errors.error_from_result(result, connection.info.encoding)
-    return rows
 
 
 def _rows(connection: psycopg.Connection, result: pq.abc.PGresult) -> Rows:

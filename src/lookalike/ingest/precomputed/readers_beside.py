@@ -59,7 +59,7 @@ class ReadersBeside:
         self._readers: list[_Reader] = []
 
     def __enter__(self) -> Self:
-        if can_start():
+        if _can_start():
             for _ in range(_PROCESSES):
                 with suppress(OSError):
                     self._readers.append(self._stack.enter_context(_Reader()))
@@ -92,7 +92,7 @@ class ReadersBeside:
             yield from _answered(chunk)
 
 
-def can_start() -> bool:
+def _can_start() -> bool:
     """Whether this interpreter can be started beside itself, and has a core to run on.
 
     Programs that embed Python or are frozen would start themselves.

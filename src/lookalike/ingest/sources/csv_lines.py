@@ -9,7 +9,8 @@ import secrets
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
-_BUFFER = 1 << 20
+BUFFER = 1 << 20
+"""Bytes of a file that are looked at to learn how its lines end, so that it is best opened with as many."""
 
 
 class WithoutLists:
@@ -91,7 +92,7 @@ def _decoded(data: bytes) -> str:
 
 def lines_of(file: BinaryIO) -> Iterator[bytes]:
     """The lines of a file with their ends: a newline, a carriage return or both."""
-    head = file.read(_BUFFER)
+    head = file.read(BUFFER)
     file.seek(0)
     if b"\n" not in head and b"\r" in head:
         # as on old Macintoshes; all of it would be one line

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from lookalike.errors import ConfigurationError
-from lookalike.ingest.sources.csv_lines import WithoutLists, lines_of
+from lookalike.ingest.sources.csv_lines import BUFFER, WithoutLists, lines_of
 from lookalike.store.writing import storable
 from lookalike.uris import redacted
 
@@ -37,7 +37,6 @@ _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
 _MAY_HOLD_SECRETS = re.compile(r"[:=]|bearer\s|eyJ", re.IGNORECASE)
 _TRUTHS = {"true": True, "false": False}
 _LARGEST_CELL = 10_000_000
-_BUFFER = 1 << 20
 _LONGEST_KEY = 2000
 _MOST_METADATA = 250_000
 """Bytes of a row's metadata as JSON. PostgreSQL's text search takes a megabyte, and counts some words four times."""
@@ -236,7 +235,7 @@ class Table:
         """
         csv.field_size_limit(_LARGEST_CELL)
         # Undecodable bytes may be part of a path, which is bytes as well.
-        with open(self.path, "rb", _BUFFER) as file:
+        with open(self.path, "rb", BUFFER) as file:
             lines = WithoutLists(lines_of(file), self._delimiter)
             reader = csv.reader(lines, delimiter=self._delimiter)
             next(reader, None)
