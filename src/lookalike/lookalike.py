@@ -565,7 +565,7 @@ class Lookalike:
 
     def _searcher(self, model: str | None) -> Searcher:
         named = model or self._settings.model
-        stored = self._stored(Model(named).name if named else None)
+        stored = self._stored(named)
         name = named or (stored.model.name if stored else DEFAULT_MODEL)
         return Searcher(
             self._database, name, stored, lambda: self._embedders.for_questions(name), self._reader, self._announce
@@ -575,7 +575,7 @@ class Lookalike:
         """The rooms of a model, as they were a second ago at most: many searches in a row ask for them once."""
         found, at = self._seen_models.get(name, (None, 0.0))
         if found is None or time.monotonic() - at > _MODEL_SECONDS:
-            found = reading.model_to_search(self._database, name)
+            found = reading.model_to_search(self._database, Model(name).name if name else None)
             if found is not None and found.index_ready:  # else what is lacking may be there at any moment
                 self._seen_models[name] = (found, time.monotonic())
         return found

@@ -259,6 +259,9 @@ class Searcher:
             ModelMismatch: a vector belongs to another model.
             ServiceError: the service cannot be used.
         """
+        vectors = [thing for thing in things if isinstance(thing, Embedding)]
+        if len(vectors) == len(things):
+            return [self._vector(vector) for vector in vectors]
         mixes: list[Sequence[Part]] = []
         for thing in things:
             match thing:
@@ -360,18 +363,18 @@ class Searcher:
         assert vector is not None
         if vector.model.name != self.model:
             raise ModelMismatch(self.model, vector.model.name)
-        numbers = np.asarray(vector.vector, np.float32)
+        numbers = np.ascontiguousarray(vector.vector, np.float32)
         dimensions = self.stored.model.dimensions if self.stored else vector.model.dimensions
         if numbers.shape != (dimensions,):
             raise ValueError(f"the vector has the shape {numbers.shape}; those of {self.model} have ({dimensions},)")
-        with np.errstate(all="ignore"):  # what overflows is seen to next
-            square = np.dot(numbers, numbers)
+        wide = numbers.astype(np.float64)  # which cannot overflow
+        square = np.dot(wide, wide)
         if not _SHORTEST_AS_IT_IS < square < _LONGEST_AS_IT_IS:
             largest = float(np.abs(numbers).max())
             if not 0 < largest < math.inf:
                 raise ValueError("the vector has no direction: it is zero, or holds what is no number")
             numbers = numbers / largest  # its direction is all that counts
-        return Query(f"vector {zlib.crc32(numbers.tobytes()):08x}", Embedding(vector.model, numbers))
+        return Query(f"vector {zlib.crc32(numbers.data):08x}", Embedding(vector.model, numbers))
 
     def _mixed(self, mix: Sequence[Part], queries: Sequence[Query]) -> Query:
         if len(queries) == 1 and mix[0].weight > 0:

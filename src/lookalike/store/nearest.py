@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from uuid import UUID
 
 import psycopg
@@ -22,7 +23,7 @@ import psycopg
 from lookalike.errors import DatabaseError, InvalidFilter
 from lookalike.filters import Chosen, Where
 from lookalike.store.conditions import Conditions
-from lookalike.store.database import USUAL_OPTIONS, Database
+from lookalike.store.database import NO_OPTIONS, USUAL_OPTIONS, Database
 from lookalike.store.models import StoredModel
 from lookalike.store.round_trip import Rows, Statement
 from lookalike.store.writing import half_vector
@@ -188,25 +189,26 @@ def nearest_to_each(
         if place.distance is not None or place.seen + limit > _LONGEST_LIST:
             exact = True
     small = stored.bytes <= EXACT_BELOW_BYTES
-    plan = _Plan(
-        database,
-        stored,
-        Conditions(where, among),
-        limit=min(limit, _MOST_ROWS),
-        place=place,
-        ef_search=ef_search,
-        left_out=max(len(ask.leave_out) for ask in asks),
-        floor=min_similarity,
-    )
+    left_out = max([len(ask.leave_out) for ask in asks])
+    frame = (stored, database.vector_schema, min(limit, _MOST_ROWS), ef_search, left_out, min_similarity)
+    if where is None and among is None and place is None:
+        plan = _plan_of_everything(*frame)
+    else:
+        plan = _Plan(*frame, Conditions(where, among), place)
     started = time.perf_counter()
     exact = (small if exact is None else exact) or not stored.index_ready
-    answers = plan.ask(asks, exact=exact)
-    short = [] if exact else [number for number, answer in enumerate(answers) if plan.is_short(answer)]
+    way, *others = [_EXACTLY] if exact else plan.ways
+    answers = plan.ask(database, asks, way)
     completed: dict[int, bool] = {}
-    if short:
+    for way in others:
         # a damaged or bounded walk may end early, and only a full scan knows that there is no more
-        for number, answer in zip(short, plan.ask([asks[number] for number in short], exact=True), strict=True):
-            completed[number] = plan.filters or answer.found > answers[number].found
+        short = [number for number, answer in enumerate(answers) if plan.is_short(answer)]
+        if not short:
+            break
+        again = plan.ask(database, [asks[number] for number in short], way)
+        for number, answer in zip(short, again, strict=True):
+            if way is _EXACTLY:
+                completed[number] = plan.filters or answer.found > answers[number].found
             answers[number] = answer
     seconds = (time.perf_counter() - started) / len(asks)
     results = []
@@ -251,30 +253,46 @@ class _Answer:
     distance: float
 
 
+_ALL = Conditions(None, None)
+_EXACTLY, _WALKING, _WALKING_AS_FAR_AS_KEPT = "exactly", "walking", "walking as far as candidates are kept"
+
+
 class _Plan:
-    """One search for many vectors: its statements, their options, and what both bind."""
+    """Searches of one kind: their statements, the options of those, and what both bind, but for the vectors.
+
+    Args:
+        vector_schema: the schema that pgvector lies in, quoted.
+        left_out: the largest number of images that one of the searches is not to find.
+        floor: the least similarity.
+        place: where the page before ended.
+
+    Attributes:
+        ways: of searching, the fastest first; the next one is for what has come back short.
+    """
 
     def __init__(
         self,
-        database: Database,
         stored: StoredModel,
-        conditions: Conditions,
-        *,
+        vector_schema: str,
         limit: int,
-        place: _Place | None,
         ef_search: int | None,
         left_out: int,
         floor: float | None,
+        conditions: Conditions = _ALL,
+        place: _Place | None = None,
     ) -> None:
-        self._database = database
         self._stored = stored
+        self._vector_schema = vector_schema
         self._conditions = conditions
         self._place = place
         self.limit = limit
         seen = place.seen if place else 0
         # Part of the statement and not bound to it: a plan that is made once must know them.
+        self._left_out = left_out
         self._all = limit + left_out
         self._fetch = self._all + max(10, limit // 10)
+        if ef_search is not None:  # a margin beyond it would have the walk go on
+            self._fetch = max(self._all, min(self._fetch, ef_search))
         self._needed = self._fetch + seen
         self._rows = rows = max(stored.bytes / _BYTES_PER_VECTOR, 1)
         # An exact search costs as many comparisons as files match, a walk as many steps as it takes to come upon
@@ -295,7 +313,7 @@ class _Plan:
                 **last,
                 "shown": [place.shown[first : first + 8] for first in range(0, len(place.shown), 8)],
             }
-        self._options = {
+        options = {
             **USUAL_OPTIONS,
             "hnsw.ef_search": str(int(self.ef_search)),
             "hnsw.max_scan_tuples": str(min(max(_LEAST_WALK, _VISITS * walk), _MOST_WALK)),
@@ -305,21 +323,33 @@ class _Plan:
             # equal has an index anyhow, and that it is rare is known before it is looked up.
             "plan_cache_mode": "force_generic_plan" if conditions.equality else "force_custom_plan",
         }
+        self._options = {
+            _EXACTLY: NO_OPTIONS,
+            _WALKING: options,
+            # to be able to go on, the scan keeps what it passes by
+            _WALKING_AS_FAR_AS_KEPT: {**options, "hnsw.iterative_scan": "off"},
+        }
+        self.ways = [_WALKING, _EXACTLY]
+        if not conditions.sql and self._needed <= self.ef_search:
+            self.ways.insert(0, _WALKING_AS_FAR_AS_KEPT)
 
-    def ask(self, asks: Sequence[Ask], *, exact: bool) -> list[_Answer]:
+    def ask(self, database: Database, asks: Sequence[Ask], way: str) -> list[_Answer]:
         """What each ask is answered, in one round trip; many of them are spread over several connections."""
-        statement = self._exactly() if exact else self._through_the_index()
+        exact = way is _EXACTLY
+        statement = self._exactly if exact else self._through_the_index
         statements = [
             (statement, {**self._parameters, "query": half_vector(ask.vector), "leave_out": list(ask.leave_out)})
             for ask in asks
         ]
-        options = {} if exact else self._options
+        options = self._options[way]
 
         def together(part: Sequence[Statement]) -> list[_Answer]:
-            return [self._answer(rows, exact) for rows in self._database.together(part, options)]
+            return [self._answer(rows, exact) for rows in database.together(part, options)]
 
         try:
-            with self._database.spare_connections(len(asks) // _WORTH_A_CONNECTION - 1) as spare:
+            if len(asks) < 2 * _WORTH_A_CONNECTION:
+                return together(statements)
+            with database.spare_connections(len(asks) // _WORTH_A_CONNECTION - 1) as spare:
                 if not spare:
                     return together(statements)
                 each = math.ceil(len(asks) / (1 + spare))
@@ -344,7 +374,9 @@ class _Plan:
         seen = before.seen + len(answer.hits)
         if answer.exact:
             return _Place(seen, answer.distance, answer.hits[-1].image_id, before.shown)
-        return _Place(seen, shown=before.shown + b"".join([hit.image_id.bytes[:8] for hit in answer.hits]))
+        return _Place(
+            seen, shown=before.shown + b"".join([(hit.image_id.int >> 64).to_bytes(8) for hit in answer.hits])
+        )
 
     def is_short(self, answer: _Answer) -> bool:
         """Whether a walk has ended before it had found enough; of what a filter lets pass, the margin included."""
@@ -355,19 +387,20 @@ class _Plan:
         """The images that rows speak of; an image has a row for each of its files."""
         near: list[tuple[UUID, float, list[File], str | None]] = []
         files: list[File] = []
-        candidates, found, image = 0, 0, None
+        candidates, found, image, before = 0, 0, None, math.nan
         for exact, candidates, image_id, distance, uri, key, collection, metadata, media_type in rows:  # noqa: B007
             if image_id is None:
                 break
-            if image_id != image:
+            if distance != before or image_id != image:
                 found += 1
-                image, files = image_id, []
+                image, before, files = image_id, distance, []
                 if 1.0 - distance >= self._floor:
                     near.append((image_id, distance, files, media_type))
             files.append(File(uri, key, collection, metadata))
         hits = [Hit(image_id, 1.0 - distance, tuple(files), kind) for image_id, distance, files, kind in near]
         return _Answer(exact, candidates, found, hits, near[-1][1] if near else 0.0)
 
+    @cached_property
     def _exactly(self) -> str:
         everything = f"""
             select e.image_id, {self._defeated} as distance
@@ -391,6 +424,7 @@ class _Plan:
             by_comparing_all="true",
         )
 
+    @cached_property
     def _through_the_index(self) -> str:
         if not self._conditions.sql:
             return self._statement(
@@ -459,17 +493,19 @@ class _Plan:
         is_other = f"({self._conditions.check}) is not true, " if self._conditions.sql else ""
         number, rows = "0", "found n join lookalike.files f using (image_id)"
         # an image without files is nobody's, and waits to be found again or removed; what satisfies a filter has some
-        has_files = "and (select true from lookalike.files f where f.image_id = c.image_id limit 1)"
+        is_wanted = "(select true from lookalike.files f where f.image_id = c.image_id limit 1)"
         if self._conditions.sql:
-            number, has_files = "(select count(*) from nearest)", ""
+            number, is_wanted = "(select count(*) from nearest)", "true"
             rows = f"(values (1)) as at_least_one left join ({rows}) on true"
+        if self._left_out:
+            is_wanted += " and c.image_id <> all(%(leave_out)s::uuid[])"
         return f"""
             with {tables}nearest as ({candidates}),
             found as (
                 -- `offset 0`, as `limit 1`, keeps the order, and what is looked up from being more than is shown
                 select c.image_id, c.distance
                   from (select * from nearest order by distance, image_id offset 0) c
-                 where c.image_id <> all(%(leave_out)s::uuid[]) {has_files}
+                 where {is_wanted}
                  limit {self.limit}
             )
             select {by_comparing_all}, {number}, n.image_id, n.distance, f.uri, f.key, f.collection, f.metadata,
@@ -480,7 +516,7 @@ class _Plan:
 
     @property
     def _distance(self) -> str:
-        return f"(e.embedding operator({self._database.vector_schema}.<=>) %(query)s)"
+        return f"(e.embedding operator({self._vector_schema}.<=>) %(query)s)"
 
     @property
     def _defeated(self) -> str:
@@ -498,3 +534,7 @@ class _Plan:
         if self._place.distance is not None:
             page += f" and ({self._distance}, e.image_id) > (%(after_distance)s, %(after_id)s)"
         return page
+
+
+_plan_of_everything = lru_cache(64)(_Plan)
+"""Most searches in a row are of one kind, so that what they send is written once."""

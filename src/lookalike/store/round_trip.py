@@ -1,23 +1,24 @@
 """Several statements in one round trip, which is a transaction of its own: neither begin nor commit is sent.
 
 psycopg's pipeline mode does the same in twice the time, which its client spends on waiting for each step by itself; a
-search by the index is so short that this mattered (docs/decisions/0011).
+search by the index is so short that this mattered, and every call in Python, too, as the processor's caches are full of
+vectors by the time of an answer (docs/decisions/0011).
 """
 
 from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any, TypeAlias
 
 import psycopg
-from psycopg import pq, waiting
+from psycopg import generators, pq
 from psycopg.adapt import PyFormat, Transformer
 
-Rows: TypeAlias = Iterator[tuple[Any, ...]]
-"""Rows of a result, turned into Python's own types as they are asked for."""
+Rows: TypeAlias = list[tuple[Any, ...]]
+"""Rows of a result, in Python's own types."""
 
 Statement: TypeAlias = tuple[str, Mapping[str, Any]]
 """SQL with placeholders such as ``%(name)s``, and what they stand for."""
@@ -41,10 +42,12 @@ class Session:
         self, connection: psycopg.Connection, usual: Mapping[str, str], *, prepares: bool, keeps_settings: bool
     ) -> None:
         self._connection = connection
+        self._adapted = Transformer(connection)
         self._usual = usual
         self._prepared = _Prepared() if prepares else None
         self._keeps_settings = keeps_settings
         self._set: dict[str, str] = {}
+        self._asked: Mapping[str, str] | None = None
 
     def exchange(self, statements: Sequence[Statement], options: Mapping[str, str]) -> list[Rows]:
         """The rows of each statement, everything in binary.
@@ -57,6 +60,8 @@ class Session:
         Raises:
             psycopg.Error: the database refuses one of them; all of them are rolled back.
         """
+        if options is self._asked:  # as of most searches in a row
+            return self._exchange(statements)
         wanted = {name: value for name, value in options.items() if self._usual.get(name) != value}
         if wanted == self._set:
             return self._exchange(statements)
@@ -65,7 +70,7 @@ class Session:
         each = ", ".join(f"set_config('{name}', %({name})s, {is_local})" for name in sorted(changes))
         rows = self._exchange([(f"select {each}", changes), *statements])[1:]
         if self._keeps_settings:
-            self._set = wanted
+            self._set, self._asked = wanted, options
         return rows
 
     def tidy(self) -> None:
@@ -92,29 +97,33 @@ class Session:
         commands = []
         for text, values in statements:
             query, names = _numbered(text)
-            bound = Transformer(self._connection)
-            encoded = bound.dump_sequence([values[name] for name in names], [PyFormat.AUTO] * len(names))
-            types, formats = bound.types or (), bound.formats
+            encoded = self._adapted.dump_sequence([values[name] for name in names], [PyFormat.AUTO] * len(names))
+            types, formats = self._adapted.types or (), self._adapted.formats
             if self._prepared is None:
                 commands.append(partial(server.send_query_params, query, encoded, types, formats, _BINARY))
                 continue
             name, is_new = self._prepared.name(query, types)
             if is_new:
                 commands.append(partial(server.send_prepare, name, query, types))
+                for old in self._prepared.superfluous():
+                    commands.append(partial(server.send_query_params, b"deallocate " + old, None))
             commands.append(partial(server.send_query_prepared, name, encoded, formats, _BINARY))
-        if self._prepared is not None:
-            for name in self._prepared.superfluous():
-                commands.append(partial(server.send_query_params, b"deallocate " + name, None))
-        server.enter_pipeline_mode()
-        results = self._connection.wait(_together(server, commands))
-        server.exit_pipeline_mode()
-        rows = []
-        for result in results:
-            if result.status == pq.ExecStatus.TUPLES_OK:
-                rows.append(_rows(self._connection, result))
-            elif result.status != pq.ExecStatus.COMMAND_OK:
-                raise psycopg.errors.error_from_result(result, self._connection.info.encoding)
-        return rows
+        if len(commands) == 1:
+            commands[0]()
+            results = self._connection.wait(generators.execute(server))
+        else:
+            server.enter_pipeline_mode()
+            results = self._connection.wait(_together(server, commands))
+            server.exit_pipeline_mode()
+        return [rows for result in results if (rows := self._rows(result)) is not None]
+
+    def _rows(self, result: pq.abc.PGresult) -> Rows | None:
+        if result.status == pq.ExecStatus.TUPLES_OK:
+            self._adapted.set_pgresult(result)
+            return self._adapted.load_rows(0, result.ntuples, tuple)
+        if result.status != pq.ExecStatus.COMMAND_OK:
+            raise psycopg.errors.error_from_result(result, self._connection.info.encoding)
+        return None
 
 
 class _Prepared:
@@ -143,12 +152,6 @@ class _Prepared:
         return [self._names.popitem(last=False)[1] for _ in range(len(self._names) - _MOST_PREPARED)]
 
 
-def _rows(connection: psycopg.Connection, result: pq.abc.PGresult) -> Rows:
-    loaded = Transformer(connection)
-    loaded.set_pgresult(result)
-    yield from loaded.load_rows(0, result.ntuples, tuple)
-
-
 @lru_cache(256)
 def _numbered(text: str) -> tuple[bytes, tuple[str, ...]]:
     """SQL as the protocol has it: ``$1`` for the first name."""
@@ -161,21 +164,13 @@ def _numbered(text: str) -> tuple[bytes, tuple[str, ...]]:
 
 
 def _together(server: pq.abc.PGconn, commands: Sequence[partial[None]]) -> Generator[Any, Any, list[pq.abc.PGresult]]:
-    """Send everything and read everything, in whichever order the network takes and brings it."""
+    """Send everything, and then read everything; what is answered meanwhile is not left to fill the network."""
     for command in commands:
         command()
     server.pipeline_sync()
+    yield from generators.send(server)
     results: list[pq.abc.PGresult] = []
-    while True:
-        unsent = server.flush()
-        ready = yield waiting.Wait.RW if unsent else waiting.Wait.R
-        if not ready & waiting.Ready.R:
-            continue
-        server.consume_input()
-        while not server.is_busy():
-            result = server.get_result()
-            if result is None:
-                continue
-            if result.status == pq.ExecStatus.PIPELINE_SYNC:
-                return results
-            results.append(result)
+    for _ in commands:
+        results += yield from generators.fetch_many(server)
+    yield from generators.fetch_many(server)
+    return results

@@ -427,6 +427,8 @@ def remember_query(
 
 def half_vector(vector: Vector) -> HalfVector:
     """The stored form of a vector: 1024 half-precision numbers, zero-padded where the model gives fewer."""
+    if len(vector) == DIMENSIONS:
+        return HalfVector(vector)
     stored = np.zeros(DIMENSIONS, np.float16)
     stored[: len(vector)] = vector
     return HalfVector(stored)
