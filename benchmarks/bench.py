@@ -81,7 +81,8 @@ class Bench:
             if set_aside := _set_aside_huge_pages(server):
                 server.stop()
                 server.start()
-            self._versions = _versions(server)
+            if overrides is None:
+                self._versions = _versions(server)
             yield server
         finally:
             server.stop()

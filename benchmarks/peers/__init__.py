@@ -1,7 +1,7 @@
 """Libraries for the same job, each in a process of its own, so that none disturbs or takes down another.
 
 Each is used as its documentation says, with its calls for many vectors at a time, and an HNSW index with the parameters
-that pgvector has by default, as far as they can be chosen: 16 neighbours, 64 candidates while building, 40 in a search.
+that pgvector has by default, as far as they can be chosen: 16 neighbours, and 64 candidates while building.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy.typing as npt
 NEIGHBOURS = 16
 CANDIDATES_BUILDING = 64
 CANDIDATES = 40
+"""In a search, until `Peer.look_at` says otherwise: pgvector's own ``ef_search``."""
 LIMIT = 10
 BATCH = 1000
 """Vectors that are handed over at a time, where that is for the caller to say."""
@@ -28,7 +29,7 @@ Ask: TypeAlias = Callable[[npt.NDArray[np.float32]], Sequence[int]]
 
 MODULES = {
     "Lookalike": "ours:Ours",
-    "Lookalike, ef_search 40": "ours:OursWithAsMany",
+    "Lookalike, as it comes": "ours:OursAsItComes",
     "psycopg": "ours:ByHand",
     "psycopg, default server": "ours:ByHand",
     "psycopg, vector": "ours:ByHandVector",
@@ -87,6 +88,9 @@ class Peer(ABC):
     packages: Sequence[str] = ()
     """What is installed for it, by the names of the packages."""
 
+    candidates = CANDIDATES
+    """How many are kept in a search."""
+
     build_began: float | None = None
     """When `insert` has begun to build the index, by ``time.perf_counter``; None where it does not."""
 
@@ -100,6 +104,10 @@ class Peer(ABC):
     def build(self) -> None:
         """Build the index, where that is another step."""
         return None
+
+    def look_at(self, candidates: int) -> None:
+        """Keep so many candidates in the searches of all clients that are made from now on."""
+        self.candidates = candidates
 
     @abstractmethod
     def client(self) -> Ask:

@@ -52,6 +52,12 @@ class Process:
             taken.append(time.perf_counter() - began)
         return taken
 
+    def look_at(self, candidates: int) -> int:
+        """Keep so many candidates in searches from now on; returns how many it takes, which may refuse so few."""
+        self._peer.look_at(candidates)
+        self._clients.clear()
+        return self._peer.candidates
+
     def found(self, numbers: list[int]) -> list[list[int]]:
         """What each of these queries finds."""
         return [list(self._client(0)(self._queries[number])) for number in numbers]

@@ -70,6 +70,10 @@ class Apart:
         """The numbers that each of these queries finds."""
         return [list(found) for found in self._do("found", list(numbers))]
 
+    def look_at(self, candidates: int) -> int:
+        """Have it keep so many candidates in searches from now on; returns how many it takes."""
+        return int(self._do("look_at", candidates))
+
     def rate(self, clients: int, seconds: float) -> float:
         """Queries a second by so many threads."""
         return float(self._do("rate", clients, seconds))

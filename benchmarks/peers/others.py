@@ -8,7 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.peers import BATCH, CANDIDATES, CANDIDATES_BUILDING, LIMIT, NEIGHBOURS, Ask, Given, Peer
+from benchmarks.peers import BATCH, CANDIDATES_BUILDING, LIMIT, NEIGHBOURS, Ask, Given, Peer
+
+_REFINED = 2
+"""So many times as many are compared again by lancedb's full vectors."""
 
 
 class Chroma(Peer):
@@ -30,7 +33,7 @@ class Chroma(Peer):
                     "space": "cosine",
                     "max_neighbors": NEIGHBOURS,
                     "ef_construction": CANDIDATES_BUILDING,
-                    "ef_search": CANDIDATES,
+                    "ef_search": self.candidates,
                     "num_threads": os.cpu_count() or 1,
                 }
             },
@@ -39,6 +42,10 @@ class Chroma(Peer):
     def insert(self) -> None:
         for numbers, vectors, tolds in self.given.batches(self._batch):
             self._photos.add(ids=[str(number) for number in numbers], embeddings=vectors, metadatas=tolds)
+
+    def look_at(self, candidates: int) -> None:
+        super().look_at(candidates)
+        self._photos.modify(configuration={"hnsw": {"ef_search": candidates}})
 
     def client(self) -> Ask:
         def ask(query: Any) -> list[int]:
@@ -82,9 +89,18 @@ class Lance(Peer):
             ef_construction=CANDIDATES_BUILDING,
         )
 
+    def look_at(self, candidates: int) -> None:
+        super().look_at(max(candidates, _REFINED * LIMIT))  # it refuses fewer
+
     def client(self) -> Ask:
         def ask(query: Any) -> list[int]:
-            search = self._photos.search(query).distance_type("cosine").ef(CANDIDATES).refine_factor(2).limit(LIMIT)
+            search = (
+                self._photos.search(query)
+                .distance_type("cosine")
+                .ef(self.candidates)
+                .refine_factor(_REFINED)
+                .limit(LIMIT)
+            )
             return [row["number"] for row in search.select(["number", "uri", "price", "artist"]).to_list()]
 
         return ask
@@ -102,7 +118,7 @@ class Faiss(Peer):
         self._faiss = faiss
         self._index = faiss.IndexHNSWFlat(given.vectors.shape[1], NEIGHBOURS, faiss.METRIC_INNER_PRODUCT)
         self._index.hnsw.efConstruction = CANDIDATES_BUILDING
-        self._index.hnsw.efSearch = CANDIDATES
+        self.look_at(self.candidates)
 
     def insert(self) -> None:
         for _, vectors, _ in self.given.batches(5 * BATCH):
@@ -110,6 +126,10 @@ class Faiss(Peer):
             self._index.add(vectors)
         # each client has a thread of its own
         self._faiss.omp_set_num_threads(1)
+
+    def look_at(self, candidates: int) -> None:
+        super().look_at(candidates)
+        self._index.hnsw.efSearch = candidates
 
     def client(self) -> Ask:
         def ask(query: Any) -> list[int]:
@@ -136,11 +156,15 @@ class Hnswlib(Peer):
         super().__init__(given)
         self._index = hnswlib.Index("cosine", given.vectors.shape[1])
         self._index.init_index(len(given.vectors), M=NEIGHBOURS, ef_construction=CANDIDATES_BUILDING)
-        self._index.set_ef(CANDIDATES)
+        self.look_at(self.candidates)
 
     def insert(self) -> None:
         for numbers, vectors, _ in self.given.batches(5 * BATCH):
             self._index.add_items(vectors, np.array(numbers))
+
+    def look_at(self, candidates: int) -> None:
+        super().look_at(candidates)
+        self._index.set_ef(candidates)
 
     def client(self) -> Ask:
         def ask(query: Any) -> list[int]:

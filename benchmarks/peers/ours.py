@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.peers import CANDIDATES, Ask, Given, Peer
+from benchmarks.peers import Ask, Given, Peer
 from benchmarks.photos import MODEL, number_of
 from benchmarks.rival import Kind, Table
 from lookalike import Embedding, Lookalike, Model, Settings
@@ -17,9 +17,7 @@ from lookalike.store.database import Database
 
 
 class Ours(Peer):
-    """Lookalike: one call brings in the file and builds the index; a search looks at as many as it does by itself."""
-
-    ef_search: int | None = None
+    """Lookalike: one call brings in the file and builds the index."""
 
     def __init__(self, given: Given) -> None:
         super().__init__(given)
@@ -37,7 +35,7 @@ class Ours(Peer):
 
     def client(self) -> Ask:
         def ask(query: Any) -> list[int]:
-            found = self._images.search(Embedding(self._model, query), ef_search=self.ef_search)
+            found = self._images.search(Embedding(self._model, query), ef_search=self._ef_search())
             return [number_of(hit.uri) for hit in found]
 
         return ask
@@ -45,11 +43,15 @@ class Ours(Peer):
     def disk(self) -> None:
         return None
 
+    def _ef_search(self) -> int | None:
+        return self.candidates
 
-class OursWithAsMany(Ours):
-    """The same library, searched with as many candidates as the others."""
 
-    ef_search = CANDIDATES
+class OursAsItComes(Ours):
+    """The same library, where a search keeps as many candidates as it does by itself."""
+
+    def _ef_search(self) -> None:
+        return None
 
 
 class ByHand(Peer):
@@ -70,11 +72,11 @@ class ByHand(Peer):
         self._table.build()
 
     def client(self) -> Ask:
-        rival = self._table.search(ef_search=CANDIDATES)
+        rival = self._table.search(ef_search=self.candidates)
         return lambda query: [row[0] for row in rival.search(query)]
 
     def remark(self) -> str:
-        with self._table.search(ef_search=CANDIDATES) as rival:
+        with self._table.search(ef_search=self.candidates) as rival:
             plan = rival.plan(self.given.vectors[0].astype(np.float32))
         return "" if "Index Scan" in plan else "The planner compares every vector here and leaves the index alone."
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.peers import CANDIDATES, CANDIDATES_BUILDING, LIMIT, NEIGHBOURS, Ask, Given, Peer
+from benchmarks.peers import CANDIDATES_BUILDING, LIMIT, NEIGHBOURS, Ask, Given, Peer
 
 
 class _InPostgres(Peer):
@@ -43,7 +43,7 @@ class Vecs(_InPostgres):
     def client(self) -> Ask:
         def ask(query: Any) -> list[int]:
             rows = self._photos.query(
-                query, limit=LIMIT, include_value=True, include_metadata=True, ef_search=CANDIDATES
+                query, limit=LIMIT, include_value=True, include_metadata=True, ef_search=self.candidates
             )
             return [int(row[0]) for row in rows]
 
@@ -56,21 +56,12 @@ class Langchain(_InPostgres):
     packages = ("langchain-postgres",)
 
     def __init__(self, given: Given) -> None:
-        from langchain_core.embeddings import DeterministicFakeEmbedding
-        from langchain_postgres import PGEngine, PGVectorStore
-        from langchain_postgres.v2.indexes import HNSWQueryOptions
+        from langchain_postgres import PGEngine
 
         super().__init__(given)
-        dimensions = given.vectors.shape[1]
-        engine = PGEngine.from_connection_string(given.url.replace("postgresql://", "postgresql+psycopg://", 1))
-        engine.init_vectorstore_table("photos", dimensions)
-        self._store = PGVectorStore.create_sync(
-            engine,
-            # asked for nothing, as all vectors are there
-            DeterministicFakeEmbedding(size=dimensions),
-            "photos",
-            index_query_options=HNSWQueryOptions(ef_search=CANDIDATES),
-        )
+        self._engine = PGEngine.from_connection_string(given.url.replace("postgresql://", "postgresql+psycopg://", 1))
+        self._engine.init_vectorstore_table("photos", given.vectors.shape[1])
+        self._store = self._opened()
 
     def insert(self) -> None:
         for _, vectors, tolds in self.given.batches():
@@ -81,12 +72,29 @@ class Langchain(_InPostgres):
 
         self._store.apply_vector_index(HNSWIndex(m=NEIGHBOURS, ef_construction=CANDIDATES_BUILDING))
 
+    def look_at(self, candidates: int) -> None:
+        super().look_at(candidates)
+        self._store = self._opened()
+
     def client(self) -> Ask:
         def ask(query: Any) -> list[int]:
             found = self._store.similarity_search_with_score_by_vector(query.tolist(), k=LIMIT)
             return [document.metadata["number"] for document, _ in found]
 
         return ask
+
+    def _opened(self) -> Any:
+        from langchain_core.embeddings import DeterministicFakeEmbedding
+        from langchain_postgres import PGVectorStore
+        from langchain_postgres.v2.indexes import HNSWQueryOptions
+
+        return PGVectorStore.create_sync(
+            self._engine,
+            # asked for nothing, as all vectors are there
+            DeterministicFakeEmbedding(size=self.given.vectors.shape[1]),
+            "photos",
+            index_query_options=HNSWQueryOptions(ef_search=self.candidates),
+        )
 
 
 class LlamaIndex(_InPostgres):
@@ -97,7 +105,7 @@ class LlamaIndex(_InPostgres):
     def insert(self) -> None:
         from llama_index.core.schema import TextNode
 
-        store = self._opened(None)
+        store = self._opened(with_index=False)
         for numbers, vectors, tolds in self.given.batches():
             store.add(
                 [
@@ -107,15 +115,12 @@ class LlamaIndex(_InPostgres):
             )
 
     def build(self) -> None:
-        self._store = self._opened(
-            {
-                "hnsw_m": NEIGHBOURS,
-                "hnsw_ef_construction": CANDIDATES_BUILDING,
-                "hnsw_ef_search": CANDIDATES,
-                "hnsw_dist_method": "vector_cosine_ops",
-            }
-        )
+        self._store = self._opened()
         self._store.get_nodes(node_ids=["0"])  # it is made at the first use
+
+    def look_at(self, candidates: int) -> None:
+        super().look_at(candidates)
+        self._store = self._opened()
 
     def client(self) -> Ask:
         from llama_index.core.vector_stores.types import VectorStoreQuery
@@ -126,9 +131,15 @@ class LlamaIndex(_InPostgres):
 
         return ask
 
-    def _opened(self, hnsw: dict[str, Any] | None) -> Any:
+    def _opened(self, with_index: bool = True) -> Any:
         from llama_index.vector_stores.postgres import PGVectorStore
 
+        hnsw = {
+            "hnsw_m": NEIGHBOURS,
+            "hnsw_ef_construction": CANDIDATES_BUILDING,
+            "hnsw_ef_search": self.candidates,
+            "hnsw_dist_method": "vector_cosine_ops",
+        }
         url = self.given.url
         return PGVectorStore(
             connection_string=url.replace("postgresql://", "postgresql+psycopg2://", 1),
@@ -136,5 +147,5 @@ class LlamaIndex(_InPostgres):
             table_name="photos",
             embed_dim=self.given.vectors.shape[1],
             use_jsonb=True,
-            hnsw_kwargs=hnsw,
+            hnsw_kwargs=hnsw if with_index else None,
         )

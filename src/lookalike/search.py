@@ -367,8 +367,8 @@ class Searcher:
         dimensions = self.stored.model.dimensions if self.stored else vector.model.dimensions
         if numbers.shape != (dimensions,):
             raise ValueError(f"the vector has the shape {numbers.shape}; those of {self.model} have ({dimensions},)")
-        wide = numbers.astype(np.float64)  # which cannot overflow
-        square = np.dot(wide, wide)
+        with np.errstate(all="ignore"):  # what overflows is seen to next
+            square = np.dot(numbers, numbers)
         if not _SHORTEST_AS_IT_IS < square < _LONGEST_AS_IT_IS:
             largest = float(np.abs(numbers).max())
             if not 0 < largest < math.inf:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -309,8 +309,6 @@ class Result:
         ef_search: how many candidates the index scan kept, None for an exact search.
         completed: whether the index gave too few and an exact scan supplied the rest.
         seconds: time spent in the database; of a search for many, each one's share.
-        after: where the next page begins, for ``search(after=…)``, of a result that was cut at its limit; None where
-            nothing more can follow.
     """
 
     model: str
@@ -321,7 +319,13 @@ class Result:
     ef_search: int | None
     completed: bool
     seconds: float
-    after: str | None = None
+    _after: Callable[[], str] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def after(self) -> str | None:
+        """Where the next page begins, for ``search(after=…)``, of a result that was cut at its limit; None where
+        nothing more can follow."""
+        return None if self._after is None else self._after()  # made for those who ask, which most do not
 
     def to_pandas(self) -> pandas.DataFrame:
         """The hits as a table: rank, similarity, uri, path, key, collection, image_id, media_type, and a column for

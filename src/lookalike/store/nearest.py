@@ -14,8 +14,9 @@ import time
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache, partial
+from operator import itemgetter
 from uuid import UUID
 
 import psycopg
@@ -215,9 +216,7 @@ def nearest_to_each(
     for number, (ask, answer) in enumerate(zip(asks, answers, strict=True)):
         # the walk that ended early found everything after all, but that took a full scan to know
         walked = not answer.exact or number in completed
-        token = None
-        if answer.found == plan.limit and len(answer.hits) == answer.found:
-            token = plan.place_after(answer).token(_check(scope, ask.query))
+        is_cut = answer.found == plan.limit and len(answer.hits) == answer.found
         results.append(
             Result(
                 model=stored.model.name,
@@ -228,7 +227,7 @@ def nearest_to_each(
                 ef_search=plan.ef_search if walked else None,
                 completed=completed.get(number, False),
                 seconds=seconds,
-                after=token,
+                _after=partial(_token, place, answer, scope, ask.query) if is_cut else None,
             )
         )
     return results
@@ -253,8 +252,26 @@ class _Answer:
     distance: float
 
 
+_NEAREST_FIRST = itemgetter(3, 2, 4, 6)
+"""Rows by distance, image, URI and collection."""
+
 _ALL = Conditions(None, None)
 _EXACTLY, _WALKING, _WALKING_AS_FAR_AS_KEPT = "exactly", "walking", "walking as far as candidates are kept"
+
+
+def _token(before: _Place | None, answer: _Answer, scope: int, query: str) -> str:
+    """Where a page ends that is cut at its limit, as callers hand it back.
+
+    Args:
+        before: where the page before it ended.
+    """
+    before = before or _Place(0)
+    place = _Place(before.seen + len(answer.hits), shown=before.shown)
+    if answer.exact:
+        place = replace(place, distance=answer.distance, image_id=answer.hits[-1].image_id)
+    else:
+        place = replace(place, shown=before.shown + b"".join([hit.image_id.bytes[:8] for hit in answer.hits]))
+    return place.token(_check(scope, query))
 
 
 class _Plan:
@@ -336,7 +353,7 @@ class _Plan:
     def ask(self, database: Database, asks: Sequence[Ask], way: str) -> list[_Answer]:
         """What each ask is answered, in one round trip; many of them are spread over several connections."""
         exact = way is _EXACTLY
-        statement = self._exactly if exact else self._through_the_index
+        statement = self._exactly if exact else self._walking if way is _WALKING else self._walking_as_far_as_kept
         statements = [
             (statement, {**self._parameters, "query": half_vector(ask.vector), "leave_out": list(ask.leave_out)})
             for ask in asks
@@ -344,7 +361,11 @@ class _Plan:
         options = self._options[way]
 
         def together(part: Sequence[Statement]) -> list[_Answer]:
-            return [self._answer(rows, exact) for rows in database.together(part, options)]
+            each = database.together(part, options)
+            if not self.filters:
+                for rows in each:
+                    rows.sort(key=_NEAREST_FIRST)
+            return [self._answer(rows, exact) for rows in each]
 
         try:
             if len(asks) < 2 * _WORTH_A_CONNECTION:
@@ -367,16 +388,6 @@ class _Plan:
     def filters(self) -> bool:
         """Whether not every file passes."""
         return bool(self._conditions.sql)
-
-    def place_after(self, answer: _Answer) -> _Place:
-        """Where a page of this search ends that is cut at its limit."""
-        before = self._place or _Place(0)
-        seen = before.seen + len(answer.hits)
-        if answer.exact:
-            return _Place(seen, answer.distance, answer.hits[-1].image_id, before.shown)
-        return _Place(
-            seen, shown=before.shown + b"".join([(hit.image_id.int >> 64).to_bytes(8) for hit in answer.hits])
-        )
 
     def is_short(self, answer: _Answer) -> bool:
         """Whether a walk has ended before it had found enough; of what a filter lets pass, the margin included."""
@@ -425,19 +436,16 @@ class _Plan:
         )
 
     @cached_property
-    def _through_the_index(self) -> str:
+    def _walking_as_far_as_kept(self) -> str:
+        # an image without files takes the place of another one here; then there are too few, and it is done otherwise
+        return self._statement("", self._walk, by_comparing_all="false")
+
+    @cached_property
+    def _walking(self) -> str:
         if not self._conditions.sql:
-            return self._statement(
-                "",
-                f"""
-                select e.image_id, {self._defeated} as distance
-                  from {self._stored.vectors} e
-                 where true{self._page}
-                 order by {self._distance}
-                 limit {self._fetch}
-                """,
-                by_comparing_all="false",
-            )
+            # such an image is nobody's, and waits to be found again or removed
+            has_files = "(select true from lookalike.files f where f.image_id = c.image_id limit 1)"
+            return self._statement("", self._walk, by_comparing_all="false", wanted=has_files)
         match, check = self._conditions.sql, self._conditions.check
         # Ids are hashes, so that the files first by id are as good as drawn by lot. Those near to the query tell how
         # many match elsewhere only if the filter has nothing to do with it: then enough of twice as many as it takes
@@ -487,31 +495,39 @@ class _Plan:
             by_comparing_all=by_comparing_all,
         )
 
-    def _statement(self, tables: str, candidates: str, *, by_comparing_all: str) -> str:
-        """A row for each file of the images found. Each begins with whether every candidate was compared and, with a
-        filter, how many of them there were; then there is one row at least."""
-        is_other = f"({self._conditions.check}) is not true, " if self._conditions.sql else ""
-        number, rows = "0", "found n join lookalike.files f using (image_id)"
-        # an image without files is nobody's, and waits to be found again or removed; what satisfies a filter has some
-        is_wanted = "(select true from lookalike.files f where f.image_id = c.image_id limit 1)"
+    @property
+    def _walk(self) -> str:
+        return f"""
+            select e.image_id, {self._defeated} as distance
+              from {self._stored.vectors} e
+             where true{self._page}
+             order by {self._distance}
+             limit {self._fetch}
+            """
+
+    def _statement(self, tables: str, candidates: str, *, by_comparing_all: str, wanted: str = "true") -> str:
+        """A row for each file of those candidates that are wanted. Each begins with whether every candidate was
+        compared and, with a filter, how many of them there were; then there is one row at least, and they are sorted.
+        """
+        number, rows, order = "0", "found n join lookalike.files f using (image_id)", ""
         if self._conditions.sql:
-            number, is_wanted = "(select count(*) from nearest)", "true"
+            number = "(select count(*) from nearest)"
             rows = f"(values (1)) as at_least_one left join ({rows}) on true"
+            order = f"order by n.distance, n.image_id, ({self._conditions.check}) is not true, f.uri, f.collection"
         if self._left_out:
-            is_wanted += " and c.image_id <> all(%(leave_out)s::uuid[])"
+            wanted += " and c.image_id <> all(%(leave_out)s::uuid[])"
         return f"""
             with {tables}nearest as ({candidates}),
             found as (
                 -- `offset 0`, as `limit 1`, keeps the order, and what is looked up from being more than is shown
                 select c.image_id, c.distance
                   from (select * from nearest order by distance, image_id offset 0) c
-                 where {is_wanted}
+                 where {wanted}
                  limit {self.limit}
             )
             select {by_comparing_all}, {number}, n.image_id, n.distance, f.uri, f.key, f.collection, f.metadata,
                    (select i.media_type from lookalike.images i where i.image_id = n.image_id)
-              from {rows}
-             order by n.distance, n.image_id, {is_other}f.uri, f.collection
+              from {rows} {order}
             """
 
     @property
