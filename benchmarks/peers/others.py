@@ -20,12 +20,10 @@ class Chroma(Peer):
     packages = ("chromadb",)
 
     def __init__(self, given: Given) -> None:
-        import chromadb
-
         super().__init__(given)
-        client = chromadb.PersistentClient(given.folder, settings=chromadb.config.Settings(anonymized_telemetry=False))
-        self._batch = min(client.get_max_batch_size(), 5 * BATCH)
-        self._photos = client.create_collection(
+        self._client = self._opened()
+        self._batch = min(self._client.get_max_batch_size(), 5 * BATCH)
+        self._photos = self._client.create_collection(
             "photos",
             embedding_function=None,
             configuration={
@@ -46,6 +44,10 @@ class Chroma(Peer):
     def look_at(self, candidates: int) -> None:
         super().look_at(candidates)
         self._photos.modify(configuration={"hnsw": {"ef_search": candidates}})
+        # what is open goes on with as many as before
+        self._client.clear_system_cache()
+        self._client = self._opened()
+        self._photos = self._client.get_collection("photos", embedding_function=None)
 
     def client(self) -> Ask:
         def ask(query: Any) -> list[int]:
@@ -55,6 +57,12 @@ class Chroma(Peer):
             return [int(name) for name in found["ids"][0]]
 
         return ask
+
+    def _opened(self) -> Any:
+        import chromadb
+
+        settings = chromadb.config.Settings(anonymized_telemetry=False)
+        return chromadb.PersistentClient(self.given.folder, settings=settings)
 
 
 class Lance(Peer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -476,6 +477,7 @@ def test_pages_stay_as_they_are_while_images_are_added(gallery: Lookalike, crowd
 def test_a_place_belongs_to_its_own_search(crowd: Crowd, library: Lookalike) -> None:
     first = library.search(Embedding(crowd.model, crowd.vectors[0]), limit=2)
     assert first.after is not None
+    assert pickle.loads(pickle.dumps(first)).after == first.after
     tokens = ("", "x", "1~2~3~4", f"{first.after}0", f"-{first.after}", first.after.replace("~~", "~nan~x~"), "\0", 5)
     for after in tokens:
         with pytest.raises(InvalidFilter, match="go on after"):

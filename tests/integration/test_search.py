@@ -129,6 +129,36 @@ def test_a_large_library_is_searched_by_its_index(database: Database) -> None:
         assert after.fetchone() != scans
 
 
+@pytest.mark.parametrize(("orphans", "completed"), [(5, False), (30, True)])
+def test_images_without_files_take_nobodys_place(database: Database, orphans: int, completed: bool) -> None:
+    vectors = clustered(3000)
+    ids = write_vectors(database, vectors)
+    stored = model_to_search(database, None)
+    assert stored is not None
+    order = np.argsort(-by_cosine(vectors, vectors[7]), kind="stable")
+    with database.transaction() as connection:
+        connection.execute("delete from lookalike.files where image_id = any(%s)", [[ids[n] for n in order[:orphans]]])
+    found = nearest(database, stored, vectors[7], limit=10)
+    assert (found.exact, found.completed, found.index) == (completed, completed, stored.index)
+    assert [hit.image_id for hit in found.hits] == [ids[n] for n in order[orphans : orphans + 10]]
+
+
+def test_a_walk_goes_on_past_what_was_deleted(database: Database) -> None:
+    vectors = clustered(3000)
+    ids = write_vectors(database, vectors)
+    stored = model_to_search(database, None)
+    assert stored is not None
+    order = np.argsort(-by_cosine(vectors, vectors[7]), kind="stable")
+    with database.transaction() as connection:
+        gone = [ids[n] for n in order[:150]]  # more than a walk keeps candidates
+        connection.execute("delete from lookalike.embeddings where image_id = any(%s)", [gone])
+    found = nearest(database, stored, vectors[7], limit=10)
+    assert (found.exact, found.completed) == (False, False)
+    expected = {ids[n] for n in order[150:160]}
+    assert len(found.hits) == 10
+    assert len(expected & {hit.image_id for hit in found.hits}) >= 8
+
+
 def test_a_missing_index_means_an_exact_search(database: Database) -> None:
     vectors = clustered(50)
     write_vectors(database, vectors)
