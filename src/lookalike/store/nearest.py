@@ -47,6 +47,7 @@ _LEAST_SAMPLED = 4
 _BYTES_PER_VECTOR = 8192 / 3
 _MOST_ROWS = 1 << 28
 _LONGEST_LIST = 500
+_MOST_SEEN_FEW = 1000
 _WORTH_A_CONNECTION = 25
 
 
@@ -128,6 +129,19 @@ def _scope(model: str, where: Where | None, among: Chosen | None) -> int:
     return told
 
 
+_seen_few: dict[int, None] = {}
+"""What kept few files when it was last searched with, the latest last. It may keep more by now, or in another database:
+then the search that trusts in it comes back with nothing, and is done as if nothing were known."""
+
+
+def _note_whether_few(scope: int, few: bool) -> None:
+    _seen_few.pop(scope, None)
+    if few:
+        _seen_few[scope] = None
+        for oldest in list(_seen_few)[:-_MOST_SEEN_FEW]:
+            _seen_few.pop(oldest, None)
+
+
 def _check(scope: int, query: str) -> str:
     """What tells one search from another."""
     return f"{zlib.crc32(query.encode(errors='replace'), scope):08x}"
@@ -198,7 +212,10 @@ def nearest_to_each(
         plan = _Plan(*frame, Conditions(where, among), place)
     started = time.perf_counter()
     exact = (small if exact is None else exact) or not stored.index_ready
-    way, *others = [_EXACTLY] if exact else plan.ways
+    ways = [_EXACTLY] if exact else plan.ways
+    if plan.filters and not exact and scope in _seen_few:
+        ways = [_COMPARING_FEW, *ways]
+    way, *others = ways
     answers = plan.ask(database, asks, way)
     completed: dict[int, bool] = {}
     for way in others:
@@ -211,6 +228,8 @@ def nearest_to_each(
             if way is _EXACTLY:
                 completed[number] = plan.filters or answer.found > answers[number].found
             answers[number] = answer
+    if plan.filters and not exact:
+        _note_whether_few(scope, answers[0].exact and not completed)
     seconds = (time.perf_counter() - started) / len(asks)
     results = []
     for number, (ask, answer) in enumerate(zip(asks, answers, strict=True)):
@@ -256,7 +275,10 @@ _NEAREST_FIRST = itemgetter(3, 2, 4, 6)
 """Rows by distance, image, URI and collection."""
 
 _ALL = Conditions(None, None)
-_EXACTLY, _WALKING, _WALKING_AS_FAR_AS_KEPT = "exactly", "walking", "walking as far as candidates are kept"
+_EXACTLY = "compare everything, or all that satisfies the filter"
+_COMPARING_FEW = "compare all that satisfies the filter if that is little, else find nothing"
+_WALKING = "walk the index until there is enough; under a filter only if much satisfies it"
+_WALKING_AS_FAR_AS_KEPT = "walk the index as far as candidates are kept"
 
 
 def _token(before: _Place | None, answer: _Answer, scope: int, query: str) -> str:
@@ -345,6 +367,7 @@ class _Plan:
             _WALKING: options,
             # to be able to go on, the scan keeps what it passes by
             _WALKING_AS_FAR_AS_KEPT: {**options, "hnsw.iterative_scan": "off"},
+            _COMPARING_FEW: options,
         }
         self.ways = [_WALKING, _EXACTLY]
         if not conditions.sql and self._needed <= self.ef_search:
@@ -353,7 +376,7 @@ class _Plan:
     def ask(self, database: Database, asks: Sequence[Ask], way: str) -> list[_Answer]:
         """What each ask is answered, in one round trip; many of them are spread over several connections."""
         exact = way is _EXACTLY
-        statement = self._exactly if exact else self._walking if way is _WALKING else self._walking_as_far_as_kept
+        statement = self._text(way)
         statements = [
             (statement, {**self._parameters, "query": half_vector(ask.vector), "leave_out": list(ask.leave_out)})
             for ask in asks
@@ -411,6 +434,13 @@ class _Plan:
         hits = [Hit(image_id, 1.0 - distance, tuple(files), kind) for image_id, distance, files, kind in near]
         return _Answer(exact, candidates, found, hits, near[-1][1] if near else 0.0)
 
+    def _text(self, way: str) -> str:
+        if way is _WALKING_AS_FAR_AS_KEPT:
+            return self._walking_as_far_as_kept
+        if way is _COMPARING_FEW:
+            return self._comparing_few
+        return self._walking if way is _WALKING else self._exactly
+
     @cached_property
     def _exactly(self) -> str:
         everything = f"""
@@ -439,6 +469,19 @@ class _Plan:
     def _walking_as_far_as_kept(self) -> str:
         # an image without files takes the place of another one here; then there are too few, and it is done otherwise
         return self._statement("", self._walk, by_comparing_all="false")
+
+    @cached_property
+    def _comparing_few(self) -> str:
+        # to plan what follows where they are many takes longer than to compare a few
+        tables = f"""
+            matching as materialized (
+                select f.image_id from lookalike.files f where {self._conditions.sql} limit {self._most + 1}
+            ), few as materialized (
+                select count(*) <= {self._most} as yes from matching
+            ), """
+        return self._statement(
+            self._conditions.tables + tables, self._the_few, by_comparing_all="(select yes from few)"
+        )
 
     @cached_property
     def _walking(self) -> str:
@@ -483,17 +526,19 @@ class _Plan:
             f"""{self._conditions.tables}{tables}few as materialized (
                 select not {not_few} and count(*) <= {most} as yes from matching
             ), """,
-            f"""
-            (select e.image_id, {self._defeated} as distance
-               from {self._stored.vectors} e
-              where e.image_id = any (array(select image_id from matching where (select yes from few))){self._page}
-              order by distance, e.image_id
-              limit {self._all})
-             union all
-            ({others})
-            """,
+            f"({self._the_few}) union all ({others})",
             by_comparing_all=by_comparing_all,
         )
+
+    @property
+    def _the_few(self) -> str:
+        return f"""
+            select e.image_id, {self._defeated} as distance
+              from {self._stored.vectors} e
+             where e.image_id = any (array(select image_id from matching where (select yes from few))){self._page}
+             order by distance, e.image_id
+             limit {self._all}
+            """
 
     @property
     def _walk(self) -> str:
