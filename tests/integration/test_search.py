@@ -7,7 +7,7 @@ import functools
 import io
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 from psycopg.types.json import Jsonb
 
-from lookalike import ImageNotFound, ItemError, Lookalike, ModelMismatch
+from lookalike import ImageNotFound, ItemError, Lookalike, ModelMismatch, Result, field
 from lookalike.embedders.azure_vision import LIMITS
 from lookalike.emulator import Emulator, expected_vector
 from lookalike.pictures.check import check_picture
@@ -157,6 +157,50 @@ def test_a_walk_goes_on_past_what_was_deleted(database: Database) -> None:
     expected = {ids[n] for n in order[150:160]}
     assert len(found.hits) == 10
     assert len(expected & {hit.image_id for hit in found.hits}) >= 8
+
+
+def test_a_filter_that_kept_few_may_keep_many_by_now(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = clustered(3000)
+    ids = write_vectors(database, vectors)
+    stored = model_to_search(database, None)
+    assert stored is not None
+    some = ids[::150]
+    with database.transaction() as connection:
+        connection.execute(
+            """update lookalike.files set metadata = '{"year": 1900}' where image_id = any(%s)""", [some]
+        )
+    asked: list[str] = []
+    together = database.together
+
+    def noted(statements: Sequence[Statement], *options: Any) -> Any:
+        asked.extend(text for text, _ in statements)
+        return together(statements, *options)
+
+    monkeypatch.setattr(database, "together", noted)
+
+    def found() -> Result:
+        asked.clear()
+        [result] = nearest_to_each(database, stored, [Ask(vectors[7])], limit=10, where=field("year") < 1950)
+        return result
+
+    first = found()
+    whole = list(asked)
+    second = found()
+    assert (len(asked), len(whole)) == (1, 1)
+    assert len(asked[0]) < len(whole[0]) / 2
+    similarities = by_cosine(vectors[::150], vectors[7])
+    expected = [some[n] for n in np.argsort(-similarities, kind="stable")[:10]]
+    for result in (first, second):
+        assert (result.exact, result.completed) == (True, False)
+        assert [hit.image_id for hit in result.hits] == expected
+    with database.transaction() as connection:
+        connection.execute("""update lookalike.files set metadata = '{"year": 1900}'""")
+    nearest_of_all = {ids[n] for n in np.argsort(-by_cosine(vectors, vectors[7]), kind="stable")[:10]}
+    for round_trips in (2, 1):
+        result = found()
+        assert len(asked) == round_trips
+        assert (result.exact, result.index) == (False, stored.index)
+        assert len(nearest_of_all & {hit.image_id for hit in result.hits}) >= 8
 
 
 def test_a_missing_index_means_an_exact_search(database: Database) -> None:
