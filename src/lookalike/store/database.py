@@ -392,7 +392,7 @@ def _look_whether_it_lives(connection: psycopg.Connection, record: ConnectionPoo
         raise InvalidatePoolError from error
 
 
-class translated_errors:  # reads as what it does
+class translated_errors:
     """A context that turns errors of the driver and of SQLAlchemy into ours."""
 
     def __enter__(self) -> None:

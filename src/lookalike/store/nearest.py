@@ -50,6 +50,15 @@ _LONGEST_LIST = 500
 _MOST_SEEN_FEW = 1000
 _WORTH_A_CONNECTION = 25
 
+_EXACTLY = "compare everything, or all that satisfies the filter"
+_COMPARING_FEW = "compare all that satisfies the filter if that is little, else find nothing"
+_WALKING = "walk the index until there is enough; under a filter only if much satisfies it"
+_WALKING_AS_FAR_AS_KEPT = "walk the index as far as candidates are kept"
+
+_NO_CONDITIONS = Conditions(None, None)
+_NEAREST_FIRST = itemgetter(3, 2, 4, 6)
+"""Rows by distance, image, URI and collection."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ask:
@@ -138,8 +147,9 @@ def _note_whether_few(scope: int, few: bool) -> None:
     _seen_few.pop(scope, None)
     if few:
         _seen_few[scope] = None
-        for oldest in list(_seen_few)[:-_MOST_SEEN_FEW]:
-            _seen_few.pop(oldest, None)
+        if len(_seen_few) > _MOST_SEEN_FEW:
+            for oldest in list(_seen_few)[:-_MOST_SEEN_FEW]:
+                _seen_few.pop(oldest, None)
 
 
 def _check(scope: int, query: str) -> str:
@@ -271,16 +281,6 @@ class _Answer:
     distance: float
 
 
-_NEAREST_FIRST = itemgetter(3, 2, 4, 6)
-"""Rows by distance, image, URI and collection."""
-
-_ALL = Conditions(None, None)
-_EXACTLY = "compare everything, or all that satisfies the filter"
-_COMPARING_FEW = "compare all that satisfies the filter if that is little, else find nothing"
-_WALKING = "walk the index until there is enough; under a filter only if much satisfies it"
-_WALKING_AS_FAR_AS_KEPT = "walk the index as far as candidates are kept"
-
-
 def _token(before: _Place | None, answer: _Answer, scope: int, query: str) -> str:
     """Where a page ends that is cut at its limit, as callers hand it back.
 
@@ -317,7 +317,7 @@ class _Plan:
         ef_search: int | None,
         left_out: int,
         floor: float | None,
-        conditions: Conditions = _ALL,
+        conditions: Conditions = _NO_CONDITIONS,
         place: _Place | None = None,
     ) -> None:
         self._stored = stored

@@ -55,7 +55,8 @@ class Session:
         After an error, what the connection has prepared and set is not known any more: close it.
 
         Args:
-            options: settings that hold for these statements, and for no others that do not ask for the same.
+            options: settings that hold for these statements, and for no others that do not ask for the same. What is
+                handed over twice must not have been changed meanwhile.
 
         Raises:
             psycopg.Error: the database refuses one of them; all of them are rolled back.
@@ -64,6 +65,7 @@ class Session:
             return self._exchange(statements)
         wanted = {name: value for name, value in options.items() if self._usual.get(name) != value}
         if wanted == self._set:
+            self._asked = options
             return self._exchange(statements)
         changes = {name: self._usual.get(name) for name in self._set} | wanted
         is_local = not self._keeps_settings
