@@ -8,13 +8,11 @@ as it takes if they lie anywhere. Whatever comes back short is done again exactl
 
 from __future__ import annotations
 
-import base64
 import math
 import time
-import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from operator import itemgetter
 from uuid import UUID
@@ -26,6 +24,7 @@ from lookalike.filters import Chosen, Where
 from lookalike.store.conditions import Conditions
 from lookalike.store.database import NO_OPTIONS, USUAL_OPTIONS, Database
 from lookalike.store.models import StoredModel
+from lookalike.store.pages import MOST_ROWS, Place, check_of, scope_of
 from lookalike.store.round_trip import Rows, Statement
 from lookalike.store.writing import half_vector
 from lookalike.types import File, Hit, Result, Vector
@@ -45,7 +44,6 @@ _MOST_MATCHES = 100_000
 _SAMPLE = 128
 _LEAST_SAMPLED = 4
 _BYTES_PER_VECTOR = 8192 / 3
-_MOST_ROWS = 1 << 28
 _LONGEST_LIST = 500
 _MOST_SEEN_FEW = 1000
 _WORTH_A_CONNECTION = 25
@@ -74,70 +72,6 @@ class Ask:
     query: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a page ends, and what the next one must leave out.
-
-    A page that compared everything ends at its last hit: what is nearer was shown. A page that walked the index may
-    have missed some, which later pages must not take for shown, so the hits themselves are listed.
-
-    Attributes:
-        seen: how many hits there were.
-        distance, image_id: the last hit of an exact page, by cosine distance exactly as the database gave it.
-        shown: of pages before that, the first eight bytes of each hit's id, one after the other.
-    """
-
-    seen: int
-    distance: float | None = None
-    image_id: UUID | None = None
-    shown: bytes = b""
-
-    def token(self, check: str) -> str:
-        """The place as callers hand it back."""
-        end = f"{self.distance.hex()}~{self.image_id}" if self.distance is not None else "~"
-        listed = base64.urlsafe_b64encode(self.shown).decode().rstrip("=")
-        return f"{self.seen}~{end}~{check}~{listed}"
-
-    @classmethod
-    def of(cls, token: str, check: str) -> _Place:
-        """The place that a token names.
-
-        Raises:
-            InvalidFilter: it is no token, or one of another search.
-        """
-        try:
-            seen, distance, image_id, checked, listed = token.split("~")
-            shown = base64.b64decode(listed + "=" * (-len(listed) % 4), b"-_", validate=True)
-            place = cls(
-                int(seen),
-                float.fromhex(distance) if distance else None,
-                UUID(image_id) if distance else None,
-                shown,
-            )
-            if not (0 < place.seen <= _MOST_ROWS and 0 <= (place.distance or 0) <= 2 and len(shown) % 8 == 0):
-                raise ValueError(token)
-        except (ValueError, OverflowError, AttributeError):
-            raise InvalidFilter(
-                f"{str(token)[:80]!r} is no place to go on after; take it from `after` of a result."
-            ) from None
-        if checked != check:
-            raise InvalidFilter(
-                "The place to go on after belongs to another search: repeat the query, the model and the filter."
-            )
-        return place
-
-
-def _scope(model: str, where: Where | None, among: Chosen | None) -> int:
-    """What tells the places that one search looks at from those of another."""
-    told = zlib.crc32(f"{model} {where}".encode(errors="replace"))
-    if among is not None:
-        # the text of a query, as its object is another one in the next request
-        own = str(among.select) if among.select is not None else ""
-        told = zlib.crc32("\0".join([own, *among.keys]).encode(errors="replace"), told)
-        told = zlib.crc32(b"".join(image_id.bytes for image_id in among.ids), told)
-    return told
-
-
 _seen_few: dict[int, None] = {}
 """What kept few files when it was last searched with, the latest last. It may keep more by now, or in another database:
 then the search that trusts in it comes back with nothing, and is done as if nothing were known."""
@@ -150,11 +84,6 @@ def _note_whether_few(scope: int, few: bool) -> None:
         if len(_seen_few) > _MOST_SEEN_FEW:
             for oldest in list(_seen_few)[:-_MOST_SEEN_FEW]:
                 _seen_few.pop(oldest, None)
-
-
-def _check(scope: int, query: str) -> str:
-    """What tells one search from another."""
-    return f"{zlib.crc32(query.encode(errors='replace'), scope):08x}"
 
 
 def nearest(
@@ -207,15 +136,15 @@ def nearest_to_each(
     if not asks:
         return []
     place = None
-    scope = _scope(stored.model.name, where, among)
+    scope = scope_of(stored.model.name, where, among)
     if after is not None:
-        place = _Place.of(after, _check(scope, asks[0].query))
+        place = Place.of(after, check_of(scope, asks[0].query))
         # with what was shown in a list, a walk can go on; a list is not for long
         if place.distance is not None or place.seen + limit > _LONGEST_LIST:
             exact = True
     small = stored.bytes <= EXACT_BELOW_BYTES
     left_out = max([len(ask.leave_out) for ask in asks])
-    frame = (stored, database.vector_schema, min(limit, _MOST_ROWS), ef_search, left_out, min_similarity)
+    frame = (stored, database.vector_schema, min(limit, MOST_ROWS), ef_search, left_out, min_similarity)
     if where is None and among is None and place is None:
         plan = _plan_of_everything(*frame)
     else:
@@ -281,19 +210,11 @@ class _Answer:
     distance: float
 
 
-def _token(before: _Place | None, answer: _Answer, scope: int, query: str) -> str:
-    """Where a page ends that is cut at its limit, as callers hand it back.
-
-    Args:
-        before: where the page before it ended.
-    """
-    before = before or _Place(0)
-    place = _Place(before.seen + len(answer.hits), shown=before.shown)
-    if answer.exact:
-        place = replace(place, distance=answer.distance, image_id=answer.hits[-1].image_id)
-    else:
-        place = replace(place, shown=before.shown + b"".join([hit.image_id.bytes[:8] for hit in answer.hits]))
-    return place.token(_check(scope, query))
+def _token(before: Place | None, answer: _Answer, scope: int, query: str) -> str:
+    """Where a page ends that is cut at its limit, as callers hand it back."""
+    images = [hit.image_id for hit in answer.hits]
+    place = (before or Place(0)).after(images, answer.distance if answer.exact else None)
+    return place.token(check_of(scope, query))
 
 
 class _Plan:
@@ -318,7 +239,7 @@ class _Plan:
         left_out: int,
         floor: float | None,
         conditions: Conditions = _NO_CONDITIONS,
-        place: _Place | None = None,
+        place: Place | None = None,
     ) -> None:
         self._stored = stored
         self._vector_schema = vector_schema
