@@ -26,7 +26,7 @@ from lookalike.embedders.azure_vision import LIMITS
 from lookalike.emulator import Emulator, expected_vector
 from lookalike.pictures.check import check_picture
 from lookalike.store.database import Database
-from lookalike.store.models import add_model
+from lookalike.store.models import StoredModel, add_model
 from lookalike.store.nearest import Ask, nearest, nearest_to_each
 from lookalike.store.reading import model_to_search
 from lookalike.store.rights import grant
@@ -59,6 +59,15 @@ def clustered(count: int, seed: int = 0) -> Matrix:
     themes = random.standard_normal((40, 1024))
     found = themes[random.integers(0, 40, count)] + 0.7 * random.standard_normal((count, 1024))
     return found.astype(np.float16).astype(np.float32)
+
+
+def many_vectors(database: Database) -> tuple[Matrix, list[UUID], StoredModel]:
+    """Store as many as are searched by their index; returns them, their images' ids, and their model."""
+    vectors = clustered(3000)
+    ids = write_vectors(database, vectors)
+    stored = model_to_search(database, None)
+    assert stored is not None
+    return vectors, ids, stored
 
 
 def by_cosine(vectors: Matrix, query: Matrix) -> npt.NDArray[np.float64]:
@@ -104,10 +113,7 @@ def test_as_many_come_back_as_exist(database: Database, limit: int) -> None:
 
 
 def test_a_large_library_is_searched_by_its_index(database: Database) -> None:
-    vectors = clustered(3000)
-    ids = write_vectors(database, vectors)
-    stored = model_to_search(database, None)
-    assert stored is not None
+    vectors, ids, stored = many_vectors(database)
     with database.transaction() as connection:
         before = connection.execute(
             "select idx_scan from pg_stat_user_indexes where indexrelname = 'embeddings_1_hnsw'"
@@ -131,10 +137,7 @@ def test_a_large_library_is_searched_by_its_index(database: Database) -> None:
 
 @pytest.mark.parametrize(("orphans", "completed"), [(5, False), (30, True)])
 def test_images_without_files_take_nobodys_place(database: Database, orphans: int, completed: bool) -> None:
-    vectors = clustered(3000)
-    ids = write_vectors(database, vectors)
-    stored = model_to_search(database, None)
-    assert stored is not None
+    vectors, ids, stored = many_vectors(database)
     order = np.argsort(-by_cosine(vectors, vectors[7]), kind="stable")
     with database.transaction() as connection:
         connection.execute("delete from lookalike.files where image_id = any(%s)", [[ids[n] for n in order[:orphans]]])
@@ -144,10 +147,7 @@ def test_images_without_files_take_nobodys_place(database: Database, orphans: in
 
 
 def test_a_walk_goes_on_past_what_was_deleted(database: Database) -> None:
-    vectors = clustered(3000)
-    ids = write_vectors(database, vectors)
-    stored = model_to_search(database, None)
-    assert stored is not None
+    vectors, ids, stored = many_vectors(database)
     order = np.argsort(-by_cosine(vectors, vectors[7]), kind="stable")
     with database.transaction() as connection:
         gone = [ids[n] for n in order[:150]]  # more than a walk keeps candidates
@@ -160,10 +160,7 @@ def test_a_walk_goes_on_past_what_was_deleted(database: Database) -> None:
 
 
 def test_a_filter_that_kept_few_may_keep_many_by_now(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    vectors = clustered(3000)
-    ids = write_vectors(database, vectors)
-    stored = model_to_search(database, None)
-    assert stored is not None
+    vectors, ids, stored = many_vectors(database)
     some = ids[::150]
     with database.transaction() as connection:
         connection.execute(

@@ -3,7 +3,7 @@
 Without a filter, an ordered scan of the HNSW index gives a few more than were asked for, sorted again by distance.
 With a filter, one statement looks at a sample of the files, and counts those that satisfy it up to a bound where they
 seem rare: where they are few, all of them are compared, which is exact; where they are many, the index is walked as far
-as it takes if they lie anywhere. Whatever comes back short is done again exactly.
+as it takes if they lie anywhere. Whatever comes back short is done again in the next slower way, at last exactly.
 """
 
 from __future__ import annotations
@@ -376,15 +376,8 @@ class _Plan:
             return self._statement("", everything.format(condition="true", match=""), by_comparing_all="true")
         # a look-up each is cheaper than a look at everything as long as it is for a third
         most = max(self._most, min(math.ceil(self._rows / 3), _MOST_MATCHES))
-        return self._few_or(
-            most,
-            f"""
-            matching as materialized (
-                select f.image_id from lookalike.files f where {self._conditions.sql} limit {most + 1}
-            ), """,
-            everything.format(condition="not (select yes from few)", match=f" and {self._conditions.check}"),
-            by_comparing_all="true",
-        )
+        others = everything.format(condition="not (select yes from few)", match=f" and {self._conditions.check}")
+        return self._few_or(most, f" union all ({others})", by_comparing_all="true")
 
     @cached_property
     def _walking_as_far_as_kept(self) -> str:
@@ -394,15 +387,7 @@ class _Plan:
     @cached_property
     def _comparing_few(self) -> str:
         # to plan what follows where they are many takes longer than to compare a few
-        tables = f"""
-            matching as materialized (
-                select f.image_id from lookalike.files f where {self._conditions.sql} limit {self._most + 1}
-            ), few as materialized (
-                select count(*) <= {self._most} as yes from matching
-            ), """
-        return self._statement(
-            self._conditions.tables + tables, self._the_few, by_comparing_all="(select yes from few)"
-        )
+        return self._few_or(self._most, "", by_comparing_all="(select yes from few)")
 
     @cached_property
     def _walking(self) -> str:
@@ -410,24 +395,19 @@ class _Plan:
             # such an image is nobody's, and waits to be found again or removed
             has_files = "(select true from lookalike.files f where f.image_id = c.image_id limit 1)"
             return self._statement("", self._walk, by_comparing_all="false", wanted=has_files)
-        match, check = self._conditions.sql, self._conditions.check
+        check = self._conditions.check
         # Ids are hashes, so that the files first by id are as good as drawn by lot. Those near to the query tell how
         # many match elsewhere only if the filter has nothing to do with it: then enough of twice as many as it takes
         # match, and a walk that goes on would accept whichever it meets first. `limit 1` keeps the planner from making
         # a join of it, which has no order.
-        return self._few_or(
-            self._most,
-            f"""
+        sample = f"""
             sample as materialized (
                 select count(*) filter (where s.matches) as matched, avg((s.matches is true)::int)::float8 as share
                   from (select ({check}) as matches from lookalike.files f order by f.image_id limit {_SAMPLE}) s
             ), many as materialized (
                 select matched >= {_LEAST_SAMPLED} and share >= {self._least_share} as yes from sample
-            ), matching as materialized (
-                select f.image_id from lookalike.files f
-                 where not (select yes from many) and {match} limit {self._most + 1}
-            ), """,
-            f"""
+            ), """
+        walk = f"""
             select w.image_id, w.distance
               from (select e.image_id, {self._defeated} as distance
                       from {self._stored.vectors} e
@@ -436,30 +416,36 @@ class _Plan:
                      limit (select ceil({2 * self._needed} / greatest(share, {self._least_share})) from sample)) w
              where (select true from lookalike.files f where f.image_id = w.image_id and {check} limit 1)
              limit {self._fetch}
-            """,
+            """
+        return self._few_or(
+            self._most,
+            f" union all ({walk})",
             by_comparing_all="(select yes from few)",
-            not_few="(select yes from many)",
+            sample=sample,
+            many="(select yes from many)",
         )
 
-    def _few_or(self, most: int, tables: str, others: str, *, by_comparing_all: str, not_few: str = "false") -> str:
-        """Compare what is `matching`, looked up by id, if that is no more than `most`; else do as `others` say."""
-        return self._statement(
-            f"""{self._conditions.tables}{tables}few as materialized (
-                select not {not_few} and count(*) <= {most} as yes from matching
-            ), """,
-            f"({self._the_few}) union all ({others})",
-            by_comparing_all=by_comparing_all,
-        )
+    def _few_or(self, most: int, others: str, *, by_comparing_all: str, sample: str = "", many: str = "false") -> str:
+        """Compare what satisfies the filter, looked up by id, if that is no more than `most`; else do as `others` say.
 
-    @property
-    def _the_few(self) -> str:
-        return f"""
+        Args:
+            sample: tables by which `many` tells that it is more, without counting.
+        """
+        tables = f"""{self._conditions.tables}{sample}
+            matching as materialized (
+                select f.image_id from lookalike.files f
+                 where not {many} and {self._conditions.sql} limit {most + 1}
+            ), few as materialized (
+                select not {many} and count(*) <= {most} as yes from matching
+            ), """
+        few = f"""
             select e.image_id, {self._defeated} as distance
               from {self._stored.vectors} e
              where e.image_id = any (array(select image_id from matching where (select yes from few))){self._page}
              order by distance, e.image_id
              limit {self._all}
             """
+        return self._statement(tables, f"({few}){others}", by_comparing_all=by_comparing_all)
 
     @property
     def _walk(self) -> str:
