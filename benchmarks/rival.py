@@ -90,6 +90,20 @@ class Rival:
         rows = self.connection.execute(b"explain " + self._statement, {"query": self._vector(query)}).fetchall()
         return "\n".join(row[0] for row in rows)
 
+    def pages(self, query: npt.NDArray[np.float32]) -> int:
+        """How many pages its walk through the index looks at, each as often as it is looked at."""
+        row = self.connection.execute(
+            b"explain (analyze, buffers, timing off, format json) " + self._statement, {"query": self._vector(query)}
+        ).fetchone()
+        assert row is not None
+        below = [row[0][0]["Plan"]]
+        while below:
+            node = below.pop()
+            if node.get("Index Name", "").endswith("_hnsw"):
+                return int(node["Shared Hit Blocks"]) + int(node["Shared Read Blocks"])
+            below += node.get("Plans", [])
+        raise RuntimeError("by hand does not use the index")
+
     def _vector(self, query: npt.NDArray[np.float32]) -> HalfVector | Vector:
         return HalfVector(query.astype(np.float16)) if self._kind == "halfvec" else Vector(query)
 

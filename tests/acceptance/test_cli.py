@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -159,6 +160,33 @@ def test_a_signal_ends_the_run_in_good_order(
         rest = document(run("ingest", photos, "--json", **azure(emulator)))
         assert rest["embedded"] + report["embedded"] == 20
         assert emulator.stats()["billed"] == 20
+
+
+def test_ctrl_c_while_the_program_is_still_read_shows_no_traceback() -> None:
+    while_reading = """
+        import os, signal, sys
+        import lookalike_command
+
+        class Interrupting:
+            def find_spec(self, name, path=None, target=None):
+                if name == "lookalike.store":
+                    os.kill(os.getpid(), signal.SIGINT)
+
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        sys.meta_path.insert(0, Interrupting())
+        sys.argv = ["lookalike", "--version"]
+        lookalike_command.main()
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(while_reading)],
+        env=command_environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "lookalike: interrupted\n")
 
 
 def forget_the_dead(dsn: str) -> None:

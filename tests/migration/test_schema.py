@@ -271,4 +271,5 @@ def test_migrations_ship_in_the_wheel(tmp_path: Path) -> None:
     assert "lookalike/migrations/versions/0001_first_tables.py" in names
     assert "lookalike/sql/010_models.sql" in names
     assert "lookalike/py.typed" in names
+    assert "lookalike_command.py" in names
     assert not [name for name in names if name.startswith(("migrations/", "tests/"))]
