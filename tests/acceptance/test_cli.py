@@ -88,6 +88,36 @@ def test_ingest_search_and_the_rest(run: RunCommand, run_process: RunCommand, em
     assert "azure-vision/2023-04-15" in run_process("models", "list").stdout
 
 
+def test_one_thing_is_not_called_several(run: RunCommand, emulator: Emulator, tmp_path: Path) -> None:
+    draw_pictures(tmp_path / "one", 1)
+    (tmp_path / "one" / "notes.txt").write_text("no picture")
+    commands = (
+        ("ingest", tmp_path / "one", "--dry-run"),
+        ("ingest", tmp_path / "one"),
+        ("status",),
+        ("failures",),
+        ("query", "add", "a house"),
+        ("query", "add", "a house"),
+        ("search", "a house", "--copy-to", "found"),
+        ("index", "build"),
+        ("index", "recall"),
+        ("export", "one.npz"),
+        ("import", "one.npz"),
+        ("delete", next((tmp_path / "one").glob("*.jpg"))),
+    )
+    said = ""
+    for command in commands:
+        done = run(*command, **azure(emulator))
+        assert done.returncode == 0, done.stderr
+        said += done.stdout + done.stderr
+    several = (
+        r"\b1 (were|are|more are|((stored|earlier) )?(files|images|embeddings|calls|texts|vectors|rows|pictures))\b"
+    )
+    assert not re.search(several, said), said
+    for singular in ("1 call ", "1 image in 1 file", "1 more is no picture", "1 row of 1 image", "1 file deleted"):
+        assert singular in said
+
+
 def test_bad_pictures_are_exit_code_1_once(
     run: RunCommand, run_process: RunCommand, emulator: Emulator, photos: Path
 ) -> None:

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from lookalike.cli.output import JsonOption, ModelOption, err, open_library, out, say, write_json
+from lookalike.cli.output import JsonOption, ModelOption, counted, err, open_library, out, say, write_json
 from lookalike.cli.progress import stop_on_signal
 from lookalike.errors import ConfigurationError
 from lookalike.reports import BuildProgress, IndexStatus, MetadataIndex
@@ -80,7 +80,7 @@ def build(
         write_json(dataclasses.asdict(done))
     elif done.stopped is None:
         out.print(
-            escape(f"{done.index} of {done.model}: {done.rows:,} vectors, {_size(done.index_bytes)}, in ")
+            escape(f"{done.index} of {done.model}: {counted(done.rows, 'vector')}, {_size(done.index_bytes)}, in ")
             + f"{done.seconds:.1f} s"
         )
     for name in done.removed:
@@ -122,12 +122,15 @@ def recall(
         write_json(dataclasses.asdict(found))
     else:
         asked = [
-            (len(found.images), "stored images"),
-            (len(found.texts), "earlier texts"),
-            (len(found.pictures), "earlier pictures"),
+            (len(found.images), "stored image"),
+            (len(found.texts), "earlier text"),
+            (len(found.pictures), "earlier picture"),
         ]
-        kinds = ", ".join(f"{number:,} {kind}" for number, kind in asked if number)
-        out.print(escape(f"{found.index} of {found.model}: {found.rows:,} vectors; searched with {kinds}"), end="\n\n")
+        kinds = ", ".join(counted(number, kind) for number, kind in asked if number)
+        out.print(
+            escape(f"{found.index} of {found.model}: {counted(found.rows, 'vector')}; searched with {kinds}"),
+            end="\n\n",
+        )
         table = Table(box=None)
         for column in ("ef_search", f"recall@{found.limit}", "median"):
             table.add_column(column, justify="right")

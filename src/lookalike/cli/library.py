@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lookalike.cli.ingest import backfill
-from lookalike.cli.output import JsonOption, open_library, out, printable, settings, short_place, write_json
+from lookalike.cli.output import JsonOption, counted, open_library, out, printable, settings, short_place, write_json
 from lookalike.config import DEFAULT_MODEL, Settings
 from lookalike.embedders import open_embedder
 from lookalike.embedders.terms import INTERACTIVE
@@ -38,7 +38,7 @@ def status(
         write_json(dataclasses.asdict(found))
         return
     videos = f" (videos: {found.videos:,})" if found.videos else ""
-    out.print(f"{found.images:,} images{videos} in {found.files:,} files", end="\n\n")
+    out.print(f"{counted(found.images, 'image')}{videos} in {counted(found.files, 'file')}", end="\n\n")
     out.print(_table(found.models, "model", "state", "embedded", "pending", "failed", "unsupported"))
     if found.failures:
         out.print()
@@ -72,7 +72,8 @@ def failures(
     if not found:
         out.print("Nothing has failed." if code is None else f"Nothing has failed with the code {escape(code)}.")
     if others:
-        out.print(f"{len(others):,} more are no pictures; see them with: lookalike failures --code unsupported")
+        more = counted(len(others), "more is no picture", "more are no pictures")
+        out.print(f"{more}; list with: lookalike failures --code unsupported", soft_wrap=True)
 
 
 def delete(
@@ -90,7 +91,7 @@ def delete(
     if as_json:
         write_json(dataclasses.asdict(gone))
     else:
-        out.print(f"{gone.files:,} files deleted, and {gone.images:,} images that had no other")
+        out.print(f"{counted(gone.files, 'file')} deleted, and {counted(gone.images, 'image')} that had no other")
 
 
 @models.command("list")

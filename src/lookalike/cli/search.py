@@ -19,6 +19,7 @@ from lookalike.cli.output import (
     AllowHostOption,
     JsonOption,
     ModelOption,
+    counted,
     hit_document,
     open_library,
     out,
@@ -247,7 +248,7 @@ def _finish(images: Lookalike, result: Result, output: Format, copy_to: Path | N
         if isinstance(copied, ItemError):
             failed += 1
             say(f"{short_place(hit.uri)} was not copied: {copied}")
-    say(f"{len(result) - failed:,} of {len(result):,} pictures copied to {copy_to}")
+    say(f"{len(result) - failed:,} of {counted(len(result), 'picture')} copied to {copy_to}")
     if failed:
         raise typer.Exit(1)
 
@@ -325,7 +326,7 @@ def add_query(
     if as_json:
         write_json({"model": name, "added": added, "known": len(set(texts)) - added})
     else:
-        out.print(f"{added:,} embedded under {escape(name)}; {len(set(texts)) - added:,} were already")
+        out.print(f"{added:,} embedded under {escape(name)}; {counted(len(set(texts)) - added, 'was', 'were')} already")
 
 
 @query.command("list")

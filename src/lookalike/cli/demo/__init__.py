@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from lookalike.cli.output import out, say, settings
+from lookalike.cli.output import counted, out, say, settings
 from lookalike.cli.progress import show_progress, stop_on_signal
 from lookalike.cli.search import print_hits
 from lookalike.config import DATABASE_VARIABLES, Settings, read_environment
@@ -55,7 +55,9 @@ def _show(folder: Path | None, home: Path) -> None:
             report = images.ingest(folder, progress=progress, stop=stop.event)
         if stop.signal is not None:
             raise typer.Exit(128 + stop.signal)
-        out.print(f"{report.found:,} files: {report.embedded:,} embedded now, {report.unchanged:,} known already\n")
+        out.print(
+            f"{counted(report.found, 'file')}: {report.embedded:,} embedded now, {report.unchanged:,} known already\n"
+        )
         if not report.embedded + report.unchanged:
             raise ImageNotFound(f"{folder} holds no pictures.")
         by_text = images.search(_TEXT, limit=8)
