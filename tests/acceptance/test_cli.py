@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
 import re
 import signal
 import subprocess
@@ -25,6 +28,26 @@ from ..integration.test_ingest import bad_pictures
 
 def azure(emulator: Emulator, key: str = "emulator") -> dict[str, str]:
     return {"VISION_ENDPOINT": emulator.url, "VISION_KEY": key}
+
+
+def on_terminal(*arguments: str, **variables: str) -> list[str]:
+    """The lines that a command prints on a terminal of 80 columns."""
+    shown, stdout = pty.openpty()
+    done = subprocess.Popen(
+        [sys.executable, "-m", "lookalike", *arguments],
+        env=command_environment(**variables, COLUMNS="80", TERM="dumb"),
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+    )
+    os.close(stdout)
+    text = b""
+    # Linux says with an error that nobody writes any longer
+    with contextlib.suppress(OSError):
+        while part := os.read(shown, 65536):
+            text += part
+    os.close(shown)
+    assert done.wait() == 0
+    return text.decode().splitlines()
 
 
 def document(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
@@ -405,6 +428,27 @@ def test_doctor_finds_nothing_amiss_or_says_what(
     assert document(run("doctor", "--json", **azure(emulator)))["findings"][-2]["level"] == "ok"
 
     assert run("doctor", LOOKALIKE_DATABASE_URL=make_database()).returncode == 2
+
+
+def test_what_a_terminal_of_80_columns_shows(dsn: str, run: RunCommand, emulator: Emulator, photos: Path) -> None:
+    variables = {"LOOKALIKE_DATABASE_URL": dsn, **azure(emulator)}
+    assert "No model has been used yet" in "".join(on_terminal("status", **variables))
+    run("ingest", photos, **azure(emulator))
+
+    shown = on_terminal("index", "status", **variables)
+    assert max(map(len, shown)) <= 80
+    for name in ("azure-vision/2023-04-15", "embeddings_1_hnsw"):
+        assert any(name in line.split() for line in shown)
+    # to be copied
+    assert any(
+        re.search(r"database: postgresql://\S+, PostgreSQL", line) for line in on_terminal("doctor", **variables)
+    )
+
+    nothing = on_terminal("search", "a house", "--where", "artist exists", **variables)
+    assert nothing[:2] == ["a house", "Nothing satisfies this."]
+    for command in ("ingest", "delete", "import", "query add", "models backfill", "demo"):
+        usage = "".join(on_terminal(*command.split(), "--help")).split("│")[0]
+        assert not re.search(r"…|\[\[", usage), usage
 
 
 # -- the emulator ----------------------------------------------------------------------------------------------------

@@ -39,17 +39,22 @@ def status(
     if not found:
         out.print("No model has been used yet. Begin with: lookalike ingest FOLDER")
         return
-    table = Table(box=None)
-    for column in ("model", "index", "state"):
-        table.add_column(column, overflow="fold")
+    # two tables, as one with everything would break the names on a terminal of 80 columns
+    names, numbers = Table(box=None), Table(box=None)
+    for column in ("index", "state", "model"):
+        names.add_column(column, overflow="fold")
+    numbers.add_column("index", overflow="fold")
     for column in ("vectors", "dead", "table", "index size", "scans", "memory to build"):
-        table.add_column(column, justify="right")
+        numbers.add_column(column, justify="right")
     for one in found:
-        table.add_row(
-            *(one.model, one.index, one.state, f"{one.rows:,}", f"{one.dead_share:.0%}"),
+        names.add_row(one.index, one.state, one.model)
+        numbers.add_row(
+            *(one.index, f"{one.rows:,}", f"{one.dead_share:.0%}"),
             *(_size(one.table_bytes), _size(one.index_bytes), f"{one.scans:,}", _size(one.graph_bytes)),
         )
-    out.print(table)
+    out.print(names)
+    out.print()
+    out.print(numbers)
     for one in found:
         for remark in _remarks(one):
             out.print(escape(f"{one.model}: {remark}"), soft_wrap=True)
@@ -104,7 +109,7 @@ def recall(
     ef_search: Annotated[
         str, typer.Option(metavar="N,N…", help="Numbers of candidates to compare, 1 to 1000 each.")
     ] = "40,100,200,400",
-    seed: Annotated[int, typer.Option(help="Chooses the queries; the same seed, the same ones.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Chooses the queries; the same seed, the same ones.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Compare what searches by the index find with what comparing every vector finds.
@@ -195,7 +200,10 @@ def _list_metadata(found: Sequence[MetadataIndex], *, as_json: bool) -> None:
         write_json({"indexes": [dataclasses.asdict(one) for one in found]})
         return
     if not found:
-        out.print("No key of the metadata has an index of its own. Make one with: lookalike index metadata KEY")
+        out.print(
+            "No key of the metadata has an index of its own. Make one with: lookalike index metadata KEY",
+            soft_wrap=True,
+        )
         return
     table = Table(box=None)
     for column in ("key", "index", "state"):

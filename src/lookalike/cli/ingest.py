@@ -52,7 +52,7 @@ def ingest(
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="SOURCE…",
+            metavar="SOURCE",
             help="Folders, files, globs; tables of pictures (.csv, .tsv, .jsonl, .parquet); https:// and abfs:// URLs; "
             "- for a list on stdin.",
         ),
@@ -175,9 +175,7 @@ def ingest(
 
 
 def backfill(
-    name: Annotated[
-        str | None, typer.Argument(metavar="[MODEL]", help="The model; by default as --model says.")
-    ] = None,
+    name: Annotated[str | None, typer.Argument(metavar="MODEL", help="The model; by default as --model says.")] = None,
     model: ModelOption = None,
     rate: RateOption = None,
     concurrency: ConcurrencyOption = None,

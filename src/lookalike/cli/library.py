@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import sys
+import textwrap
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -25,6 +26,7 @@ models = typer.Typer(no_args_is_help=True, help="The models that pictures are em
 models.command()(backfill)
 
 _MARKS = {"ok": "[green]✓[/]", "warn": "[yellow]![/]", "fail": "[red]✗[/]"}
+_NO_MODEL = "No model has been used yet. Begin with: lookalike ingest FOLDER"
 
 
 def status(
@@ -39,7 +41,10 @@ def status(
         return
     videos = f" (videos: {found.videos:,})" if found.videos else ""
     out.print(f"{counted(found.images, 'image')}{videos} in {counted(found.files, 'file')}", end="\n\n")
-    out.print(_table(found.models, "model", "state", "embedded", "pending", "failed", "unsupported"))
+    if found.models:
+        out.print(_table(found.models, "model", "state", "embedded", "pending", "failed", "unsupported"))
+    else:
+        out.print(_NO_MODEL)
     if found.failures:
         out.print()
         for code, number in found.failures.items():
@@ -78,7 +83,7 @@ def failures(
 
 def delete(
     things: Annotated[
-        list[str], typer.Argument(metavar="PATH|URI|KEY|IMAGE_ID…", help="What to forget; all of it or nothing.")
+        list[str], typer.Argument(metavar="PATH|URI|KEY|IMAGE_ID", help="What to forget; all of it or nothing.")
     ],
     as_json: JsonOption = False,
 ) -> None:
@@ -105,7 +110,7 @@ def list_models(as_json: JsonOption = False) -> None:
         out.print(_table(found, "model", "state", "embedded", "view"))
         out.print("\nViews lie in the schema lookalike.", style="dim")
     else:
-        out.print("No model has been used yet. Begin with: lookalike ingest FOLDER")
+        out.print(_NO_MODEL)
 
 
 def doctor(as_json: JsonOption = False) -> None:
@@ -116,9 +121,11 @@ def doctor(as_json: JsonOption = False) -> None:
         write_json({"findings": [dataclasses.asdict(finding) for finding in findings]})
     else:
         for finding in findings:
-            out.print(f"{_MARKS[finding.level]} [bold]{finding.subject}[/]: {escape(finding.detail)}")
+            # the terminal wraps: a line feed within a URL would be copied, too
+            mark = _MARKS[finding.level]
+            out.print(f"{mark} [bold]{finding.subject}[/]: {escape(finding.detail)}", soft_wrap=True)
             if finding.remedy:
-                out.print(f"    {escape(finding.remedy)}", soft_wrap=True)
+                out.print(escape(textwrap.indent(finding.remedy, "    ")), soft_wrap=True)
     if any(finding.level == "fail" for finding in findings):
         raise typer.Exit(2)
 

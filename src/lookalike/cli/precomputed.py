@@ -27,7 +27,7 @@ def import_vectors(
     files: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="FILE…", help="Files of vectors: .npz, .csv, .tsv, .jsonl, .parquet.", show_default=False
+            metavar="FILE", help="Files of vectors: .npz, .csv, .tsv, .jsonl, .parquet.", show_default=False
         ),
     ] = None,
     from_table: Annotated[

@@ -304,7 +304,7 @@ def print_hits(result: Result) -> None:
         table.add_row(str(rank), f"{hit.similarity:.4f}", escape(short_place(hit.uri)) + kind + more)
     how = "exact" if result.exact else f"index {result.index}, ef_search {result.ef_search}"
     out.print(escape(printable(result.query)), style="bold", soft_wrap=True)
-    out.print(table)
+    out.print(table if result else "Nothing satisfies this.")
     out.print(f"{result.model}, {how}, {result.seconds * 1000:.0f} ms", style="dim")
     if result.completed:
         out.print("The index gave too few; the rest was found by comparing every vector.", style="dim")
@@ -315,7 +315,7 @@ query = typer.Typer(no_args_is_help=True, help="Texts that are embedded already,
 
 @query.command("add")
 def add_query(
-    texts: Annotated[list[str], typer.Argument(metavar="TEXT…", help="What SQL is to search with, in words.")],
+    texts: Annotated[list[str], typer.Argument(metavar="TEXT", help="What SQL is to search with, in words.")],
     model: ModelOption = None,
     as_json: JsonOption = False,
 ) -> None:

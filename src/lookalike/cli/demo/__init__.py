@@ -27,7 +27,7 @@ _ELSEWHERE = "snow on a mountain"
 
 def demo(
     folder: Annotated[
-        Path | None, typer.Argument(metavar="[FOLDER]", help="Pictures to use; without it, some are drawn.")
+        Path | None, typer.Argument(metavar="FOLDER", help="Pictures to use; without it, some are drawn.")
     ] = None,
 ) -> None:
     """Try everything once: no account, no server, no pictures needed.
