@@ -152,13 +152,21 @@ def test_bad_pictures_are_exit_code_1_once(
 
     failures = document(run_process("failures", "--json"))["failures"]
     assert {Path(failure["uri"]).name: failure["code"] for failure in failures} == expected
-    keys = {"uri", "model", "stage", "code", "message", "retryable", "attempts"}
+    keys = {"uri", "model", "collection", "stage", "code", "message", "retryable", "attempts"}
     assert all(keys <= set(failure) for failure in failures)
     shown = run("failures").stdout
     assert all(code in shown for code in expected.values())
 
+    assert "under azure-vision" not in shown
+
     assert run("ingest", photos, **azure(emulator)).returncode == 0
     assert emulator.stats()["billed"] == 20
+
+    # the same file, once more: listed so that the two can be told apart
+    run("ingest", photos, "--collection", "shop", "--model", "azure-vision/2022-04-11", **azure(emulator))
+    shown = run("failures").stdout
+    for place in ("azure-vision/2023-04-15; in the collection default", "2022-04-11; in the collection shop"):
+        assert shown.count(place) == len(expected)
 
 
 def test_a_wrong_key_is_two_lines_that_do_not_show_it(

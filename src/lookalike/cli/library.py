@@ -67,10 +67,14 @@ def failures(
         document = {"failures": found, "unsupported": others} if code is None else {"failures": found}
         write_json({name: [dataclasses.asdict(one) for one in each] for name, each in document.items()})
         return
+    # what all have in common goes without saying
+    models, collections = {failure.model for failure in found}, {failure.collection for failure in found}
     for failure in found:
+        model = f"under {failure.model}" if len(models) > 1 else ""
+        collection = f"in the collection {printable(failure.collection)}" if len(collections) > 1 else ""
         again = f"tried {failure.attempts} times" if failure.attempts > 1 else ""
         later = "will be tried again" if failure.retryable else ""
-        notes = "; ".join(note for note in (again, later) if note)
+        notes = "; ".join(note for note in (model, collection, again, later) if note)
         request = f" [{printable(failure.request_id)}]" if failure.request_id else ""
         sys.stdout.write(f"{short_place(failure.uri)}\n    {failure.code}: {printable(failure.message)}{request}")
         sys.stdout.write(f" ({notes})\n" if notes else "\n")
