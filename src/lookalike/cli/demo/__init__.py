@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -73,7 +75,8 @@ def _show(folder: Path | None, home: Path) -> None:
     script = Path(sys.executable).with_name("activate")
     activate = [] if shutil.which("lookalike") else [f"  source {escape(shlex.quote(str(script)))}"]
     # a database named elsewhere would go before the demo's own
-    emptied = "".join(f" {name}=" for name in DATABASE_VARIABLES if read_environment().get(name))
+    databases = [name for name in DATABASE_VARIABLES if read_environment().get(name)]
+    emptied = "".join(f" {name}=" for name in databases)
     out.print(
         "[bold]See it[/]",
         f"  {escape(sheet.as_uri())}",
@@ -87,9 +90,21 @@ def _show(folder: Path | None, home: Path) -> None:
         '  psql "$(lookalike db url)" -c "select uris, width, height from lookalike.library limit 3"',
         "",
         "[bold]Then your own pictures, by meaning[/] (README.md says how to get a key)",
-        "  unset LOOKALIKE_HOME LOOKALIKE_MODEL",
-        "  export VISION_ENDPOINT=… VISION_KEY=…",
+        *_as_before(databases),
         "  lookalike ingest FOLDER",
         sep="\n",
         soft_wrap=True,
     )
+
+
+def _as_before(databases: Sequence[str]) -> Iterator[str]:
+    """The commands that take back what was to be exported for the demo, and ask for the key."""
+    # what an earlier demo had exported is taken for nobody's own
+    own = os.environ if os.environ.get("LOOKALIKE_MODEL") != DEMO_MODEL else {}
+    absent = [name for name in ("LOOKALIKE_HOME", "LOOKALIKE_MODEL", *databases) if not own.get(name)]
+    if absent:
+        yield f"  unset {' '.join(absent)}"
+    kept = [f"{name}={shlex.quote(own[name])} " for name in ("LOOKALIKE_HOME", "LOOKALIKE_MODEL") if own.get(name)]
+    # these may hold a password
+    kept += [f"{name}=… " for name in databases if own.get(name)]
+    yield escape(f"  export {''.join(kept)}VISION_ENDPOINT=… VISION_KEY=…")
