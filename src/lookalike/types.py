@@ -372,6 +372,7 @@ class Failure:
     """One file that could not be done under one model, and why.
 
     Attributes:
+        collection: the named set that the file belongs to: the same file may have failed in several.
         stage: where it ended: ``read``, ``check`` or ``embed``.
         code: short, stable name of the reason.
         retryable: whether the next run tries it again by itself.
@@ -381,6 +382,7 @@ class Failure:
 
     uri: str
     model: str
+    collection: str
     stage: str
     code: str
     message: str

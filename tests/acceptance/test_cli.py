@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
 import re
 import signal
 import subprocess
@@ -25,6 +28,26 @@ from ..integration.test_ingest import bad_pictures
 
 def azure(emulator: Emulator, key: str = "emulator") -> dict[str, str]:
     return {"VISION_ENDPOINT": emulator.url, "VISION_KEY": key}
+
+
+def on_terminal(*arguments: str, **variables: str) -> list[str]:
+    """The lines that a command prints on a terminal of 80 columns."""
+    shown, stdout = pty.openpty()
+    done = subprocess.Popen(
+        [sys.executable, "-m", "lookalike", *arguments],
+        env=command_environment(**variables, COLUMNS="80", TERM="dumb"),
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+    )
+    os.close(stdout)
+    text = b""
+    # Linux says with an error that nobody writes any longer
+    with contextlib.suppress(OSError):
+        while part := os.read(shown, 65536):
+            text += part
+    os.close(shown)
+    assert done.wait() == 0
+    return text.decode().splitlines()
 
 
 def document(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
@@ -88,6 +111,36 @@ def test_ingest_search_and_the_rest(run: RunCommand, run_process: RunCommand, em
     assert "azure-vision/2023-04-15" in run_process("models", "list").stdout
 
 
+def test_one_thing_is_not_called_several(run: RunCommand, emulator: Emulator, tmp_path: Path) -> None:
+    draw_pictures(tmp_path / "one", 1)
+    (tmp_path / "one" / "notes.txt").write_text("no picture")
+    commands = (
+        ("ingest", tmp_path / "one", "--dry-run"),
+        ("ingest", tmp_path / "one"),
+        ("status",),
+        ("failures",),
+        ("query", "add", "a house"),
+        ("query", "add", "a house"),
+        ("search", "a house", "--copy-to", "found"),
+        ("index", "build"),
+        ("index", "recall"),
+        ("export", "one.npz"),
+        ("import", "one.npz"),
+        ("delete", next((tmp_path / "one").glob("*.jpg"))),
+    )
+    said = ""
+    for command in commands:
+        done = run(*command, **azure(emulator))
+        assert done.returncode == 0, done.stderr
+        said += done.stdout + done.stderr
+    several = (
+        r"\b1 (were|are|more are|((stored|earlier) )?(files|images|embeddings|calls|texts|vectors|rows|pictures))\b"
+    )
+    assert not re.search(several, said), said
+    for singular in ("1 call ", "1 image in 1 file", "1 more is no picture", "1 row of 1 image", "1 file deleted"):
+        assert singular in said
+
+
 def test_bad_pictures_are_exit_code_1_once(
     run: RunCommand, run_process: RunCommand, emulator: Emulator, photos: Path
 ) -> None:
@@ -99,13 +152,21 @@ def test_bad_pictures_are_exit_code_1_once(
 
     failures = document(run_process("failures", "--json"))["failures"]
     assert {Path(failure["uri"]).name: failure["code"] for failure in failures} == expected
-    keys = {"uri", "model", "stage", "code", "message", "retryable", "attempts"}
+    keys = {"uri", "model", "collection", "stage", "code", "message", "retryable", "attempts"}
     assert all(keys <= set(failure) for failure in failures)
     shown = run("failures").stdout
     assert all(code in shown for code in expected.values())
 
+    assert "under azure-vision" not in shown
+
     assert run("ingest", photos, **azure(emulator)).returncode == 0
     assert emulator.stats()["billed"] == 20
+
+    # the same file, once more: listed so that the two can be told apart
+    run("ingest", photos, "--collection", "shop", "--model", "azure-vision/2022-04-11", **azure(emulator))
+    shown = run("failures").stdout
+    for place in ("azure-vision/2023-04-15; in the collection default", "2022-04-11; in the collection shop"):
+        assert shown.count(place) == len(expected)
 
 
 def test_a_wrong_key_is_two_lines_that_do_not_show_it(
@@ -375,6 +436,27 @@ def test_doctor_finds_nothing_amiss_or_says_what(
     assert document(run("doctor", "--json", **azure(emulator)))["findings"][-2]["level"] == "ok"
 
     assert run("doctor", LOOKALIKE_DATABASE_URL=make_database()).returncode == 2
+
+
+def test_what_a_terminal_of_80_columns_shows(dsn: str, run: RunCommand, emulator: Emulator, photos: Path) -> None:
+    variables = {"LOOKALIKE_DATABASE_URL": dsn, **azure(emulator)}
+    assert "No model has been used yet" in "".join(on_terminal("status", **variables))
+    run("ingest", photos, **azure(emulator))
+
+    shown = on_terminal("index", "status", **variables)
+    assert max(map(len, shown)) <= 80
+    for name in ("azure-vision/2023-04-15", "embeddings_1_hnsw"):
+        assert any(name in line.split() for line in shown)
+    # to be copied
+    assert any(
+        re.search(r"database: postgresql://\S+, PostgreSQL", line) for line in on_terminal("doctor", **variables)
+    )
+
+    nothing = on_terminal("search", "a house", "--where", "artist exists", **variables)
+    assert nothing[:2] == ["a house", "Nothing satisfies this."]
+    for command in ("ingest", "delete", "import", "query add", "models backfill", "demo"):
+        usage = "".join(on_terminal(*command.split(), "--help")).split("│")[0]
+        assert not re.search(r"…|\[\[", usage), usage
 
 
 # -- the emulator ----------------------------------------------------------------------------------------------------

@@ -47,6 +47,13 @@ def test_the_demo_shows_everything_once_and_again(home: Path) -> None:
     assert again.returncode == 0, again.stderr
     assert f"{found[1]} files: 0 embedded now, {found[1]} known already" in again.stdout
 
+    # and what was set before the demo is set again after it
+    ends = again.stdout.splitlines()[-2]
+    assert ends == (
+        f"  export LOOKALIKE_HOME={home} LOOKALIKE_MODEL=azure-vision/2023-04-15 DATABASE_URL=… "
+        "VISION_ENDPOINT=… VISION_KEY=…"
+    )
+
     # what it says to try next works as printed
     lines = again.stdout[again.stdout.index("Try next") :].splitlines()[1:6]
     assert "activate" in lines[0]

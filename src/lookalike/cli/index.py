@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from lookalike.cli.output import JsonOption, ModelOption, err, open_library, out, say, write_json
+from lookalike.cli.output import JsonOption, ModelOption, counted, err, open_library, out, say, write_json
 from lookalike.cli.progress import stop_on_signal
 from lookalike.errors import ConfigurationError
 from lookalike.reports import BuildProgress, IndexStatus, MetadataIndex
@@ -39,17 +39,22 @@ def status(
     if not found:
         out.print("No model has been used yet. Begin with: lookalike ingest FOLDER")
         return
-    table = Table(box=None)
-    for column in ("model", "index", "state"):
-        table.add_column(column, overflow="fold")
+    # two tables, as one with everything would break the names on a terminal of 80 columns
+    names, numbers = Table(box=None), Table(box=None)
+    for column in ("index", "state", "model"):
+        names.add_column(column, overflow="fold")
+    numbers.add_column("index", overflow="fold")
     for column in ("vectors", "dead", "table", "index size", "scans", "memory to build"):
-        table.add_column(column, justify="right")
+        numbers.add_column(column, justify="right")
     for one in found:
-        table.add_row(
-            *(one.model, one.index, one.state, f"{one.rows:,}", f"{one.dead_share:.0%}"),
+        names.add_row(one.index, one.state, one.model)
+        numbers.add_row(
+            *(one.index, f"{one.rows:,}", f"{one.dead_share:.0%}"),
             *(_size(one.table_bytes), _size(one.index_bytes), f"{one.scans:,}", _size(one.graph_bytes)),
         )
-    out.print(table)
+    out.print(names)
+    out.print()
+    out.print(numbers)
     for one in found:
         for remark in _remarks(one):
             out.print(escape(f"{one.model}: {remark}"), soft_wrap=True)
@@ -80,7 +85,7 @@ def build(
         write_json(dataclasses.asdict(done))
     elif done.stopped is None:
         out.print(
-            escape(f"{done.index} of {done.model}: {done.rows:,} vectors, {_size(done.index_bytes)}, in ")
+            escape(f"{done.index} of {done.model}: {counted(done.rows, 'vector')}, {_size(done.index_bytes)}, in ")
             + f"{done.seconds:.1f} s"
         )
     for name in done.removed:
@@ -104,7 +109,7 @@ def recall(
     ef_search: Annotated[
         str, typer.Option(metavar="N,N…", help="Numbers of candidates to compare, 1 to 1000 each.")
     ] = "40,100,200,400",
-    seed: Annotated[int, typer.Option(help="Chooses the queries; the same seed, the same ones.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Chooses the queries; the same seed, the same ones.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Compare what searches by the index find with what comparing every vector finds.
@@ -122,12 +127,15 @@ def recall(
         write_json(dataclasses.asdict(found))
     else:
         asked = [
-            (len(found.images), "stored images"),
-            (len(found.texts), "earlier texts"),
-            (len(found.pictures), "earlier pictures"),
+            (len(found.images), "stored image"),
+            (len(found.texts), "earlier text"),
+            (len(found.pictures), "earlier picture"),
         ]
-        kinds = ", ".join(f"{number:,} {kind}" for number, kind in asked if number)
-        out.print(escape(f"{found.index} of {found.model}: {found.rows:,} vectors; searched with {kinds}"), end="\n\n")
+        kinds = ", ".join(counted(number, kind) for number, kind in asked if number)
+        out.print(
+            escape(f"{found.index} of {found.model}: {counted(found.rows, 'vector')}; searched with {kinds}"),
+            end="\n\n",
+        )
         table = Table(box=None)
         for column in ("ef_search", f"recall@{found.limit}", "median"):
             table.add_column(column, justify="right")
@@ -192,7 +200,10 @@ def _list_metadata(found: Sequence[MetadataIndex], *, as_json: bool) -> None:
         write_json({"indexes": [dataclasses.asdict(one) for one in found]})
         return
     if not found:
-        out.print("No key of the metadata has an index of its own. Make one with: lookalike index metadata KEY")
+        out.print(
+            "No key of the metadata has an index of its own. Make one with: lookalike index metadata KEY",
+            soft_wrap=True,
+        )
         return
     table = Table(box=None)
     for column in ("key", "index", "state"):

@@ -14,6 +14,7 @@ from lookalike.cli.output import (
     AllowHostOption,
     JsonOption,
     ModelOption,
+    counted,
     open_library,
     out,
     say,
@@ -51,7 +52,7 @@ def ingest(
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="SOURCE…",
+            metavar="SOURCE",
             help="Folders, files, globs; tables of pictures (.csv, .tsv, .jsonl, .parquet); https:// and abfs:// URLs; "
             "- for a list on stdin.",
         ),
@@ -174,9 +175,7 @@ def ingest(
 
 
 def backfill(
-    name: Annotated[
-        str | None, typer.Argument(metavar="[MODEL]", help="The model; by default as --model says.")
-    ] = None,
+    name: Annotated[str | None, typer.Argument(metavar="MODEL", help="The model; by default as --model says.")] = None,
     model: ModelOption = None,
     rate: RateOption = None,
     concurrency: ConcurrencyOption = None,
@@ -249,26 +248,25 @@ def _show(report: IngestReport, as_json: bool) -> None:
         parts = [f"{part} ({report.new_failures:,} new)" if part.endswith(" failed") else part for part in parts]
     sys.stdout.write(f"{report.found:,} found under {report.model}: {', '.join(parts)}\n")
     if report.adapted:
-        sys.stdout.write(f"{report.adapted:,} were turned, converted or shrunk before they were sent\n")
+        sys.stdout.write(f"{counted(report.adapted, 'was', 'were')} turned, converted or shrunk before sending\n")
     if report.pruned_files or report.pruned_images:
-        sys.stdout.write(
-            f"{report.pruned_files:,} files were gone and are forgotten, and {report.pruned_images:,} images\n"
-        )
+        files, gone = counted(report.pruned_files, "file"), counted(report.pruned_images, "image")
+        sys.stdout.write(f"forgotten: {files} that had gone, and {gone} without any other\n")
     if report.calls:
-        retries = f" and {report.retries:,} retries" if report.retries else ""
+        retries = f" and {counted(report.retries, 'retry', 'retries')}" if report.retries else ""
         cost = f", about {_money(report.price, report.currency)}" if report.price else ""
         allowed = f" of {report.rate:g}/s allowed" if report.rate else ""
         # turns that nobody took before the run make a short one look faster than it may be
         speed = f" ({report.achieved_rate:.1f}/s{allowed})" if report.seconds > 2 else ""
-        sys.stdout.write(f"{report.calls:,} calls{retries} in {report.seconds:.1f} s{speed}{cost}\n")
+        sys.stdout.write(f"{counted(report.calls, 'call')}{retries} in {report.seconds:.1f} s{speed}{cost}\n")
 
 
 def _show_plan(plan: IngestPlan, as_json: bool) -> None:
     if as_json:
         write_json(dataclasses.asdict(plan))
         return
-    out.print(f"{plan.found:,} files, of which {plan.pictures:,} are pictures that {plan.model} takes", end="\n\n")
-    rows = ", ".join(f"{number:,} {table}" for table, number in plan.rows.items())
+    out.print(f"{counted(plan.found, 'file')}; pictures that {plan.model} takes: {plan.pictures:,}", end="\n\n")
+    rows = ", ".join(counted(number, table.removesuffix("s")) for table, number in plan.rows.items())
     lines = [
         ("new", f"{plan.new:,}" + (f" ({plan.adapted:,} turned, converted or shrunk)" if plan.adapted else "")),
         ("duplicates", f"{plan.duplicates:,}"),
@@ -286,7 +284,9 @@ def _show_plan(plan: IngestPlan, as_json: bool) -> None:
         out.print(f"  {name:<14} {value}")
     if plan.prune_files:
         would = "refuse to forget them: see --max-prune" if plan.prune_refused else "forget them"
-        out.print(f"\n{plan.prune_files:,} stored files are gone, and --prune would {would}:")
+        out.print(
+            f"\n{counted(plan.prune_files, 'stored file is', 'stored files are')} gone, and --prune would {would}:"
+        )
         for uri in plan.prune_examples:
             sys.stdout.write(f"  {short_place(uri)}\n")
         if plan.prune_files > len(plan.prune_examples):

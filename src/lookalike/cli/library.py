@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import sys
+import textwrap
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -13,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lookalike.cli.ingest import backfill
-from lookalike.cli.output import JsonOption, open_library, out, printable, settings, short_place, write_json
+from lookalike.cli.output import JsonOption, counted, open_library, out, printable, settings, short_place, write_json
 from lookalike.config import DEFAULT_MODEL, Settings
 from lookalike.embedders import open_embedder
 from lookalike.embedders.terms import INTERACTIVE
@@ -25,6 +26,7 @@ models = typer.Typer(no_args_is_help=True, help="The models that pictures are em
 models.command()(backfill)
 
 _MARKS = {"ok": "[green]✓[/]", "warn": "[yellow]![/]", "fail": "[red]✗[/]"}
+_NO_MODEL = "No model has been used yet. Begin with: lookalike ingest FOLDER"
 
 
 def status(
@@ -38,8 +40,11 @@ def status(
         write_json(dataclasses.asdict(found))
         return
     videos = f" (videos: {found.videos:,})" if found.videos else ""
-    out.print(f"{found.images:,} images{videos} in {found.files:,} files", end="\n\n")
-    out.print(_table(found.models, "model", "state", "embedded", "pending", "failed", "unsupported"))
+    out.print(f"{counted(found.images, 'image')}{videos} in {counted(found.files, 'file')}", end="\n\n")
+    if found.models:
+        out.print(_table(found.models, "model", "state", "embedded", "pending", "failed", "unsupported"))
+    else:
+        out.print(_NO_MODEL)
     if found.failures:
         out.print()
         for code, number in found.failures.items():
@@ -62,22 +67,27 @@ def failures(
         document = {"failures": found, "unsupported": others} if code is None else {"failures": found}
         write_json({name: [dataclasses.asdict(one) for one in each] for name, each in document.items()})
         return
+    # what all have in common goes without saying
+    models, collections = {failure.model for failure in found}, {failure.collection for failure in found}
     for failure in found:
+        model = f"under {failure.model}" if len(models) > 1 else ""
+        collection = f"in the collection {printable(failure.collection)}" if len(collections) > 1 else ""
         again = f"tried {failure.attempts} times" if failure.attempts > 1 else ""
         later = "will be tried again" if failure.retryable else ""
-        notes = "; ".join(note for note in (again, later) if note)
+        notes = "; ".join(note for note in (model, collection, again, later) if note)
         request = f" [{printable(failure.request_id)}]" if failure.request_id else ""
         sys.stdout.write(f"{short_place(failure.uri)}\n    {failure.code}: {printable(failure.message)}{request}")
         sys.stdout.write(f" ({notes})\n" if notes else "\n")
     if not found:
         out.print("Nothing has failed." if code is None else f"Nothing has failed with the code {escape(code)}.")
     if others:
-        out.print(f"{len(others):,} more are no pictures; see them with: lookalike failures --code unsupported")
+        more = counted(len(others), "more is no picture", "more are no pictures")
+        out.print(f"{more}; list with: lookalike failures --code unsupported", soft_wrap=True)
 
 
 def delete(
     things: Annotated[
-        list[str], typer.Argument(metavar="PATH|URI|KEY|IMAGE_ID…", help="What to forget; all of it or nothing.")
+        list[str], typer.Argument(metavar="PATH|URI|KEY|IMAGE_ID", help="What to forget; all of it or nothing.")
     ],
     as_json: JsonOption = False,
 ) -> None:
@@ -90,7 +100,7 @@ def delete(
     if as_json:
         write_json(dataclasses.asdict(gone))
     else:
-        out.print(f"{gone.files:,} files deleted, and {gone.images:,} images that had no other")
+        out.print(f"{counted(gone.files, 'file')} deleted, and {counted(gone.images, 'image')} that had no other")
 
 
 @models.command("list")
@@ -104,7 +114,7 @@ def list_models(as_json: JsonOption = False) -> None:
         out.print(_table(found, "model", "state", "embedded", "view"))
         out.print("\nViews lie in the schema lookalike.", style="dim")
     else:
-        out.print("No model has been used yet. Begin with: lookalike ingest FOLDER")
+        out.print(_NO_MODEL)
 
 
 def doctor(as_json: JsonOption = False) -> None:
@@ -115,9 +125,11 @@ def doctor(as_json: JsonOption = False) -> None:
         write_json({"findings": [dataclasses.asdict(finding) for finding in findings]})
     else:
         for finding in findings:
-            out.print(f"{_MARKS[finding.level]} [bold]{finding.subject}[/]: {escape(finding.detail)}")
+            # the terminal wraps: a line feed within a URL would be copied, too
+            mark = _MARKS[finding.level]
+            out.print(f"{mark} [bold]{finding.subject}[/]: {escape(finding.detail)}", soft_wrap=True)
             if finding.remedy:
-                out.print(f"    {escape(finding.remedy)}", soft_wrap=True)
+                out.print(escape(textwrap.indent(finding.remedy, "    ")), soft_wrap=True)
     if any(finding.level == "fail" for finding in findings):
         raise typer.Exit(2)
 

@@ -83,6 +83,11 @@ def hit_document(hit: Hit) -> dict[str, Any]:
     }
 
 
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """A number with its noun: 1 file, 2 files."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 def short_place(uri: str) -> str:
     """A URI as a person likes to read it, on one line: a path where it is one, relative where that is shorter."""
     path = path_of(uri)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from lookalike.cli.ingest import MaxFailuresOption
-from lookalike.cli.output import JsonOption, ModelOption, open_library, printable, say, write_json
+from lookalike.cli.output import JsonOption, ModelOption, counted, open_library, printable, say, write_json
 from lookalike.cli.progress import show_progress, stop_on_signal
 from lookalike.cli.search import CollectionOption, WhereOption
 from lookalike.errors import LookalikeError
@@ -27,7 +27,7 @@ def import_vectors(
     files: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="FILE…", help="Files of vectors: .npz, .csv, .tsv, .jsonl, .parquet.", show_default=False
+            metavar="FILE", help="Files of vectors: .npz, .csv, .tsv, .jsonl, .parquet.", show_default=False
         ),
     ] = None,
     from_table: Annotated[
@@ -117,7 +117,7 @@ def _show(report: ImportReport, as_json: bool) -> None:
     if report.new_failures:
         parts = [f"{part} ({report.new_failures:,} new)" if part.endswith(" failed") else part for part in parts]
     would = "would be " if report.dry_run else ""
-    sys.stdout.write(f"{report.found:,} rows under {report.model}: {would}{', '.join(parts)}\n")
+    sys.stdout.write(f"{counted(report.found, 'row')} under {report.model}: {would}{', '.join(parts)}\n")
     if report.index in _INDEX:
         sys.stdout.write(f"{_INDEX[report.index]}, all in {report.seconds:.1f} s\n")
 
@@ -152,7 +152,7 @@ def export(
         write_json(dataclasses.asdict(report))
     elif report.stopped is None:
         sys.stdout.write(
-            f"{report.rows:,} rows of {report.images:,} images under {report.model}: "
+            f"{counted(report.rows, 'row')} of {counted(report.images, 'image')} under {report.model}: "
             f"{printable(file)}, {report.bytes:,} bytes\n"
         )
     if report.stopped is not None:

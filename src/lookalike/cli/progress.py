@@ -16,7 +16,7 @@ from typing import TypeAlias
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from lookalike.cli.output import err, say
+from lookalike.cli.output import counted, err, say
 from lookalike.reports import BuildProgress, ExportReport, ImportReport, IngestReport
 
 _PLAIN_SECONDS = 30.0
@@ -120,7 +120,7 @@ def _end_announced() -> Callable[[_Report], None]:
         seconds = (report.expected - _finished(report)) / report.rate
         done = datetime.now() + timedelta(seconds=seconds)
         say(
-            f"{report.expected:,} files at {report.rate:g}/s: done by {done:%Y-%m-%d %H:%M:%S}, "
+            f"{counted(report.expected, 'file')} at {report.rate:g}/s: done by {done:%Y-%m-%d %H:%M:%S}, "
             "sooner if many are known."
         )
 

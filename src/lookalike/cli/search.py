@@ -19,6 +19,7 @@ from lookalike.cli.output import (
     AllowHostOption,
     JsonOption,
     ModelOption,
+    counted,
     hit_document,
     open_library,
     out,
@@ -247,7 +248,7 @@ def _finish(images: Lookalike, result: Result, output: Format, copy_to: Path | N
         if isinstance(copied, ItemError):
             failed += 1
             say(f"{short_place(hit.uri)} was not copied: {copied}")
-    say(f"{len(result) - failed:,} of {len(result):,} pictures copied to {copy_to}")
+    say(f"{len(result) - failed:,} of {counted(len(result), 'picture')} copied to {copy_to}")
     if failed:
         raise typer.Exit(1)
 
@@ -303,7 +304,7 @@ def print_hits(result: Result) -> None:
         table.add_row(str(rank), f"{hit.similarity:.4f}", escape(short_place(hit.uri)) + kind + more)
     how = "exact" if result.exact else f"index {result.index}, ef_search {result.ef_search}"
     out.print(escape(printable(result.query)), style="bold", soft_wrap=True)
-    out.print(table)
+    out.print(table if result else "Nothing satisfies this.")
     out.print(f"{result.model}, {how}, {result.seconds * 1000:.0f} ms", style="dim")
     if result.completed:
         out.print("The index gave too few; the rest was found by comparing every vector.", style="dim")
@@ -314,7 +315,7 @@ query = typer.Typer(no_args_is_help=True, help="Texts that are embedded already,
 
 @query.command("add")
 def add_query(
-    texts: Annotated[list[str], typer.Argument(metavar="TEXT…", help="What SQL is to search with, in words.")],
+    texts: Annotated[list[str], typer.Argument(metavar="TEXT", help="What SQL is to search with, in words.")],
     model: ModelOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -325,7 +326,7 @@ def add_query(
     if as_json:
         write_json({"model": name, "added": added, "known": len(set(texts)) - added})
     else:
-        out.print(f"{added:,} embedded under {escape(name)}; {len(set(texts)) - added:,} were already")
+        out.print(f"{added:,} embedded under {escape(name)}; {counted(len(set(texts)) - added, 'was', 'were')} already")
 
 
 @query.command("list")

@@ -79,7 +79,9 @@ def grant(
 
 
 def emulator(
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one.")] = 8081,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, metavar="N", help="Port on 127.0.0.1; 0 takes a free one.")
+    ] = 8081,
     recordings: Annotated[
         Path | None, typer.Option(metavar="FILE.npz", help="Real answers: files, sha256, vectors, model.")
     ] = None,

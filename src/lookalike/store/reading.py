@@ -192,9 +192,9 @@ def failures(database: Database, code: str | None = None) -> list[Failure]:
     failed, and is listed under its code alone."""
     with database.transaction() as connection:
         rows = connection.execute(
-            "select uri, model, stage, code, message, retryable, attempts, request_id, first_at, last_at"
+            "select uri, model, collection, stage, code, message, retryable, attempts, request_id, first_at, last_at"
             "  from lookalike.failures where case when %s::text is null then code <> %s else code = %s end"
-            " order by last_at desc, uri, model",
+            " order by last_at desc, uri, model, collection",
             [code, UNSUPPORTED, code],
         ).fetchall()
     return [Failure(*row) for row in rows]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 
-from lookalike.cli.output import out, say, settings
+from lookalike.cli.output import counted, out, say, settings
 from lookalike.cli.progress import show_progress, stop_on_signal
 from lookalike.cli.search import print_hits
 from lookalike.config import DATABASE_VARIABLES, Settings, read_environment
@@ -27,7 +29,7 @@ _ELSEWHERE = "snow on a mountain"
 
 def demo(
     folder: Annotated[
-        Path | None, typer.Argument(metavar="[FOLDER]", help="Pictures to use; without it, some are drawn.")
+        Path | None, typer.Argument(metavar="FOLDER", help="Pictures to use; without it, some are drawn.")
     ] = None,
 ) -> None:
     """Try everything once: no account, no server, no pictures needed.
@@ -55,7 +57,9 @@ def _show(folder: Path | None, home: Path) -> None:
             report = images.ingest(folder, progress=progress, stop=stop.event)
         if stop.signal is not None:
             raise typer.Exit(128 + stop.signal)
-        out.print(f"{report.found:,} files: {report.embedded:,} embedded now, {report.unchanged:,} known already\n")
+        out.print(
+            f"{counted(report.found, 'file')}: {report.embedded:,} embedded now, {report.unchanged:,} known already\n"
+        )
         if not report.embedded + report.unchanged:
             raise ImageNotFound(f"{folder} holds no pictures.")
         by_text = images.search(_TEXT, limit=8)
@@ -71,7 +75,8 @@ def _show(folder: Path | None, home: Path) -> None:
     script = Path(sys.executable).with_name("activate")
     activate = [] if shutil.which("lookalike") else [f"  source {escape(shlex.quote(str(script)))}"]
     # a database named elsewhere would go before the demo's own
-    emptied = "".join(f" {name}=" for name in DATABASE_VARIABLES if read_environment().get(name))
+    databases = [name for name in DATABASE_VARIABLES if read_environment().get(name)]
+    emptied = "".join(f" {name}=" for name in databases)
     out.print(
         "[bold]See it[/]",
         f"  {escape(sheet.as_uri())}",
@@ -85,9 +90,21 @@ def _show(folder: Path | None, home: Path) -> None:
         '  psql "$(lookalike db url)" -c "select uris, width, height from lookalike.library limit 3"',
         "",
         "[bold]Then your own pictures, by meaning[/] (README.md says how to get a key)",
-        "  unset LOOKALIKE_HOME LOOKALIKE_MODEL",
-        "  export VISION_ENDPOINT=… VISION_KEY=…",
+        *_as_before(databases),
         "  lookalike ingest FOLDER",
         sep="\n",
         soft_wrap=True,
     )
+
+
+def _as_before(databases: Sequence[str]) -> Iterator[str]:
+    """The commands that take back what was to be exported for the demo, and ask for the key."""
+    # what an earlier demo had exported is taken for nobody's own
+    own = os.environ if os.environ.get("LOOKALIKE_MODEL") != DEMO_MODEL else {}
+    absent = [name for name in ("LOOKALIKE_HOME", "LOOKALIKE_MODEL", *databases) if not own.get(name)]
+    if absent:
+        yield f"  unset {' '.join(absent)}"
+    kept = [f"{name}={shlex.quote(own[name])} " for name in ("LOOKALIKE_HOME", "LOOKALIKE_MODEL") if own.get(name)]
+    # these may hold a password
+    kept += [f"{name}=… " for name in databases if own.get(name)]
+    yield escape(f"  export {''.join(kept)}VISION_ENDPOINT=… VISION_KEY=…")
