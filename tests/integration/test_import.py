@@ -311,12 +311,20 @@ def test_two_that_import_the_same_at_once_store_it_once(images: Lookalike, dsn: 
     assert images.import_vectors(path).unchanged == count
 
 
-def test_digests_that_begin_alike_stop_nothing(images: Lookalike, dsn: str, tmp_path: Path) -> None:
+def test_digests_that_begin_alike_cost_the_later_row_alone(images: Lookalike, dsn: str, tmp_path: Path) -> None:
     """An id is the first half of a digest, and a file may say anything."""
-    digests = np.array(["ab" * 32, "ab" * 16 + "cd" * 16])
-    path = npz(tmp_path / "x.npz", uri=np.array(["a.jpg", "b.jpg"]), vectors=vectors(2), sha256=digests)
-    images.import_vectors(path)
-    assert rows(dsn, "select count(*), count(distinct image_id) from lookalike.files") == [(2, 1)]
+    digests = np.array(["ab" * 32, "ab" * 16 + "cd" * 16, "ab" * 32, "cd" * 32])
+    uris = np.array(["a.jpg", "b.jpg", "c.jpg", "d.jpg"])
+    path = npz(tmp_path / "x.npz", uri=uris, vectors=vectors(4), sha256=digests)
+    for dry_run in (True, False):
+        report = images.import_vectors(path, dry_run=dry_run)
+        assert (report.embedded, report.unchanged, report.failed) == (2, 1, 1)
+    (failure,) = images.failures()
+    assert (failure.code, failure.uri.endswith("/b.jpg")) == ("bad-sha256", True)
+    assert rows(dsn, "select count(*), count(distinct image_id) from lookalike.files") == [(3, 2)]
+    # of what another import has brought nobody keeps a list
+    images.import_vectors(npz(tmp_path / "y.npz", uri=uris[1:2], vectors=vectors(1), sha256=digests[1:2]))
+    assert rows(dsn, "select count(distinct image_id) from lookalike.files") == [(2,)]
 
 
 def test_what_had_failed_and_is_stored_now_has_not_failed(images: Lookalike, tmp_path: Path) -> None:

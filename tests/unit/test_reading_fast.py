@@ -261,5 +261,4 @@ def test_the_first_thing_of_a_name_counts() -> None:
         assert firsts.note_all([("a", b"2"), ("b", b"1"), ("c", b"3")]) == ["other", "same", "new"]
         assert "c" in firsts
         assert "d" not in firsts
-        assert seen.add_all([b"x", b"y", b"x"]) == [True, True, False]
-        assert seen.add_all([b"y", b"z"]) == [False, True]
+        assert [seen.add(thing) for thing in (b"x", b"y", b"x")] == [True, True, False]

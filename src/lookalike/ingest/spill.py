@@ -22,12 +22,6 @@ class Seen:
         """Add a thing; returns whether it is new."""
         return self._database.execute("insert or ignore into seen values (?)", [_digest(thing)]).rowcount > 0
 
-    def add_all(self, things: Iterable[str | bytes]) -> list[bool]:
-        """Add things; returns for each whether it is new."""
-        return _inserted(
-            self._database, "insert or ignore into seen values (?)", [(_digest(thing),) for thing in things]
-        )
-
     def __contains__(self, thing: str | bytes) -> bool:
         with closing(self._database.execute("select 1 from seen where digest = ?", [_digest(thing)])) as found:
             return found.fetchone() is not None

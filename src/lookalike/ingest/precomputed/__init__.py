@@ -28,7 +28,7 @@ from lookalike.ingest.patience import Patiently
 from lookalike.ingest.precomputed.tables import Problem, VectorRow, VectorTable, stored_forms
 from lookalike.ingest.sources import collection_named
 from lookalike.ingest.sources.candidate import Candidate, fits, nameable
-from lookalike.ingest.spill import Firsts, Seen
+from lookalike.ingest.spill import Firsts
 from lookalike.reports import BuildProgress, ImportReport
 from lookalike.store.database import Database
 from lookalike.store.importing import ImportedFile, write_imported
@@ -255,7 +255,7 @@ class Import:
 
     def _batches(self) -> Iterator[_Batch]:
         """What there is to write, checked."""
-        with Firsts() as places, Seen() as contents:
+        with Firsts() as places, Firsts() as contents:
             for table in self.tables:
                 # the first rows of a large load are few, as they still go into the index
                 size = _BATCH if table.count < _LARGE_LOAD else _FIRST_BATCH
@@ -264,7 +264,7 @@ class Import:
                         yield batch
                         size = _BATCH
 
-    def _batch(self, rows: Iterator[VectorRow], table: VectorTable, places: Firsts, contents: Seen) -> _Batch:
+    def _batch(self, rows: Iterator[VectorRow], table: VectorTable, places: Firsts, contents: Firsts) -> _Batch:
         """Some rows, checked and put each where it belongs."""
         batch = _Batch()
         unsound: list[_Unsound] = []
@@ -281,7 +281,7 @@ class Import:
         rows: Sequence[VectorRow],
         table: VectorTable,
         places: Firsts,
-        contents: Seen,
+        contents: Firsts,
         batch: _Batch,
         unsound: list[_Unsound],
     ) -> None:
@@ -308,10 +308,14 @@ class Import:
                 message = f"An earlier row has another vector for {place.uri}, which was kept."
                 batch.fail(self._nowhere(table, row), "duplicate-uri", message)
         # of several rows with the same bytes the first one's vector counts, also when they are imported again
-        is_new = iter(contents.add_all(row.sha256 for row, _, _ in new if row.sha256 is not None))
+        firsts = iter(contents.note_all((row.sha256[:16], row.sha256) for row, _, _ in new if row.sha256 is not None))
         for row, place, vector in new:
+            first = "new" if row.sha256 is None else next(firsts)
+            if first == "other":
+                batch.fail(place, "bad-sha256", _MADE_UP)
+                continue
             digest = row.sha256 or sha256(place.uri.encode()).digest()
-            given = vector if row.sha256 is None or next(is_new) else None
+            given = vector if first == "new" else None
             batch.files.append(ImportedFile(place, UUID(bytes=digest[:16]), given, row.sha256))
 
     def _nowhere(self, table: VectorTable, row: VectorRow) -> Place:
@@ -446,3 +450,7 @@ def _same(new: StoredVector, old: object) -> bool:
 
 
 _NUL = "The path holds a character that no path may hold."
+_MADE_UP = (
+    "The first half of the SHA-256 is that of another row, and the second half is not. Digests of pictures differ in "
+    "both; without one, the place stands for the picture."
+)
