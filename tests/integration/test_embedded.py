@@ -68,6 +68,14 @@ def test_the_configuration_can_be_overridden_and_is_tuned(home: Path) -> None:
     assert ask(server, "show jit") == "off"
 
 
+def test_ones_own_tables_lie_beside_those_of_the_library(home: Path) -> None:
+    settings = Settings.from_environment({"LOOKALIKE_HOME": str(home)})
+    with Lookalike.open(settings) as images, psycopg.connect(images.place) as connection:
+        connection.execute("create table photos as select 1 as number")
+        found = connection.execute("select relnamespace::regnamespace::text from pg_class where relname = 'photos'")
+        assert found.fetchall() == [("public",)]
+
+
 def test_settings_follow_the_machine() -> None:
     small, large = tuned_settings(1 * GIB, 1), tuned_settings(64 * GIB, 16)
     assert small["shared_buffers"] == "256MB"

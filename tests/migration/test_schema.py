@@ -209,6 +209,7 @@ def test_the_shape_is_the_expected_one(database: Database, request: pytest.Fixtu
     """
     with database.transaction() as connection:
         connection.execute("select lookalike.add_model('azure-vision/2023-04-15', 'azure-vision', '2023-04-15')")
+        connection.execute("set local search_path = lookalike, public")  # for short names
         lines = [
             *("# columns", *_lines(connection, COLUMNS)),
             *("# constraints", *_lines(connection, CONSTRAINTS)),

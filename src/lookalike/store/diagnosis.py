@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -126,7 +127,7 @@ def _server_settings(
                 )
         yield Finding("warn", f"server, {advised.setting}", f"is {advised.reason}", remedy)
     if fits:
-        detail = f"its settings are enough for {library.indexes / (1 << 20):,.0f} MB of HNSW indexes"
+        detail = f"its settings are enough for {math.ceil(library.indexes / (1 << 20)):,} MB of HNSW indexes"
         yield Finding("ok", "server", detail)
 
 

@@ -170,6 +170,8 @@ class EmbeddedServer:
             "listen_addresses": "",
             "unix_socket_directories": str(self._make_socket_folder()),
             "unix_socket_permissions": "0700",
+            # the owner is called as our schema is, in which their own tables would end up otherwise
+            "search_path": "public",
             **tuned_settings(_memory_bytes(), _cores()),
             **self._overrides,
         }
