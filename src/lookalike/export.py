@@ -274,6 +274,7 @@ class _Parquet:
             compression={name: "none" if name == _NUMBERS else "zstd" for name in _LEAVES},
             use_dictionary=["collection", "model"],
             write_statistics=["uri", "key", "collection", "sha256"],
+            write_page_checksum=True,  # as a number among others could be any
         )
         self._file = stack.enter_context(writer)
         self._waiting: list[StoredRow] = []

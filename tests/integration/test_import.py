@@ -487,6 +487,51 @@ def test_damage_anywhere_raises_nothing_but_our_errors(tmp_path: Path) -> None:
 # -- stopping and large loads ----------------------------------------------------------------------------------------
 
 
+def test_damage_in_parquet_shows_before_anything_is_stored(images: Lookalike, dsn: str, tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    count = 9_000
+    uris = np.array([f"https://x.example/{n}.jpg" for n in range(count)])
+    images.import_vectors(npz(tmp_path / "x.npz", uri=uris, vectors=vectors(count)))
+    images.export(tmp_path / "x.parquet")
+    whole, about = (tmp_path / "x.parquet").read_bytes(), parquet.ParquetFile(tmp_path / "x.parquet").metadata
+    assert about.num_row_groups > 1
+    path = tmp_path / "damaged.parquet"
+    for column in range(about.num_columns):
+        # a bit within the data of the last rows, where any number could stand
+        last = about.row_group(about.num_row_groups - 1).column(column)
+        damaged = bytearray(whole)
+        damaged[last.data_page_offset + last.total_compressed_size // 2 + 20] ^= 1
+        path.write_bytes(damaged)
+        with pytest.raises(ConfigurationError, match="damaged"):
+            images.import_vectors(path, collection="damaged")
+    assert rows(dsn, "select distinct collection from lookalike.files") == [("default",)]
+
+
+def test_parquet_with_a_row_that_python_cannot_read(images: Lookalike, dsn: str, tmp_path: Path) -> None:
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    numbers = vectors(4)
+    days = pyarrow.array([0, (1 << 31) - 1, None, 1], pyarrow.date32())
+    taken = pyarrow.array([[0], [], None, [1 << 62]], pyarrow.list_(pyarrow.timestamp("us")))
+    columns = {"uri": pyarrow.array(["a", "b", "c", "d"]), "vector": pyarrow.array(list(numbers)), "day": days}
+    parquet.write_table(pyarrow.table({**columns, "taken": taken}), tmp_path / "x.parquet")
+    report = images.import_vectors(tmp_path / "x.parquet", model=MODEL)
+    assert (report.embedded, report.failed) == (2, 2)
+    found = dict(rows(dsn, "select uri, metadata->>'day' from lookalike.files"))
+    assert found == {uri_of(tmp_path / "a"): "1970-01-01", uri_of(tmp_path / "c"): None}
+    told = sorted((failure.uri[-6:], failure.code, failure.message) for failure in images.failures())
+    assert [(row, code) for row, code, _ in told] == [("#row-2", "bad-row"), ("#row-4", "bad-row")]
+    assert "column day" in told[0][2]
+    assert "column taken" in told[1][2]
+
+
+def test_two_columns_of_one_name_are_told_apart_by_nobody(tmp_path: Path) -> None:
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    arrays = [pyarrow.array(["a"]), pyarrow.array(["b"]), pyarrow.array([[1.0]])]
+    parquet.write_table(pyarrow.Table.from_arrays(arrays, ["uri", "uri", "vector"]), tmp_path / "x.parquet")
+    with pytest.raises(ConfigurationError, match="two columns"):
+        open_table(tmp_path / "x.parquet")
+
+
 def test_a_run_that_is_stopped_adds_up_and_goes_on(images: Lookalike, dsn: str, tmp_path: Path) -> None:
     uris = np.array([f"https://pictures.example/{n}.jpg" for n in range(3000)])
     path = npz(tmp_path / "x.npz", uri=uris, vectors=vectors(3000))

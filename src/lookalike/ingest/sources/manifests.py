@@ -91,12 +91,15 @@ class Table:
     lists: str | None = None
 
     def check(self) -> None:
-        """Read the table's head, and of text tables everything, before anything is spent.
+        """Read the table's head, and all of it where damage might show later, before anything is spent.
 
         Raises:
             ConfigurationError: it cannot be read, or does not have the columns.
         """
         _ = self.place_column, self.keys, self._survey
+        if self.path.suffix.lower() == ".parquet":
+            for _ in self._batches():
+                pass
 
     def rows(self) -> Iterator[Row]:
         """Every row, as it is read.
@@ -148,7 +151,7 @@ class Table:
         """The names of the columns; of JSON Lines, those of the first row."""
         match self.path.suffix.lower():
             case ".parquet":
-                return [str(name) for name in self._parquet().schema_arrow.names]
+                return self._each_once([str(name) for name in self._parquet().schema_arrow.names])
             case ".jsonl" | ".ndjson":
                 return next((list(row) for row in self._cells() if isinstance(row, dict)), [])
             case _:
@@ -184,10 +187,7 @@ class Table:
         try:
             match self.path.suffix.lower():
                 case ".parquet":
-                    for batch in self._parquet().iter_batches(batch_size=_PARQUET_ROWS, columns=only):
-                        names = batch.schema.names
-                        columns = [self._parquet_cells(*column) for column in zip(names, batch.columns, strict=True)]
-                        yield from (dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True))
+                    yield from self._parquet_rows(only)
                 case ".jsonl" | ".ndjson":
                     yield from self._json_lines()
                 case _:
@@ -201,17 +201,49 @@ class Table:
         except (OSError, csv.Error, ValueError, ArithmeticError) as error:  # pyarrow's own are ValueErrors
             raise ConfigurationError(f"{self.name} cannot be read: {redacted(str(error))}") from None
 
-    def _parquet_cells(self, name: str, column: Any) -> Sequence[Any]:
-        """The cells of a column; lists of floating-point numbers that are apart, as arrays."""
+    def _parquet_rows(self, only: Sequence[str] | None) -> Iterator[Mapping[str, Any] | str]:
+        first = 1
+        for batch in self._batches(only):
+            names = batch.schema.names
+            unreadable: dict[int, str] = {}
+            columns = [self._parquet_cells(*each, unreadable) for each in zip(names, batch.columns, strict=True)]
+            for n, row in enumerate(zip(*columns, strict=True)):
+                if n in unreadable:
+                    yield (
+                        f"Row {first + n} of {self.name} holds something in the column {unreadable[n]} that cannot be "
+                        "read, such as a date beyond the year 9999."
+                    )
+                else:
+                    yield dict(zip(names, row, strict=True))
+            first += batch.num_rows
+
+    def _batches(self, only: Sequence[str] | None = None) -> Iterator[Any]:
+        """The rows of a Parquet file, some at a time.
+
+        Raises:
+            ConfigurationError: the rest of them cannot be read.
+        """
+        try:
+            yield from self._parquet().iter_batches(batch_size=_PARQUET_ROWS, columns=only)
+        except (OSError, ValueError) as error:  # pyarrow's own are ValueErrors
+            reason = redacted(str(error)).rstrip(".")
+            raise ConfigurationError(f"{self.name} is damaged: {reason}. Write it anew, or copy it again.") from None
+
+    def _parquet_cells(self, name: str, column: Any, unreadable: dict[int, str]) -> Sequence[Any]:
+        """The cells of a column; lists of floating-point numbers that are apart, as arrays.
+
+        Args:
+            unreadable: is told the rows whose cells Python has nothing for.
+        """
         import pyarrow.types as kinds
 
         kind = column.type
         is_list = kinds.is_list(kind) or kinds.is_large_list(kind) or kinds.is_fixed_size_list(kind)
         if name not in self.apart or not is_list or not kinds.is_floating(kind.value_type) or column.null_count:
-            return column.to_pylist()  # type: ignore[no-any-return]
+            return _in_python(name, column, unreadable)
         numbers = column.flatten()
         if numbers.null_count:
-            return column.to_pylist()  # type: ignore[no-any-return]
+            return _in_python(name, column, unreadable)
         lengths = column.value_lengths().to_numpy(zero_copy_only=False)
         flat = numbers.to_numpy(zero_copy_only=False)
         return np.split(flat, np.cumsum(lengths))[:-1]
@@ -260,12 +292,14 @@ class Table:
         except (OSError, csv.Error) as error:
             raise ConfigurationError(f"{self.name} cannot be read: {error}") from None
         header = [name.strip() or f"column {number}" for number, name in enumerate(header, start=1)]
-        twice = {name for name, times in Counter(header).items() if times > 1}
-        if twice:
-            raise ConfigurationError(f"{self.name} has two columns of the name {min(twice)!r}. Rename one.")
         if not header:
             raise ConfigurationError(f"{self.name} is empty; its first line names the columns.")
-        return header
+        return self._each_once(header)
+
+    def _each_once(self, names: list[str]) -> list[str]:
+        if twice := {name for name, times in Counter(names).items() if times > 1}:
+            raise ConfigurationError(f"{self.name} has two columns of the name {min(twice)!r}. Rename one.")
+        return names
 
     @cached_property
     def _delimiter(self) -> str:
@@ -310,7 +344,8 @@ class Table:
                 f"Reading {self.name} takes one more package: pip install 'lookalike[parquet]'"
             ) from None
         try:
-            return pyarrow.parquet.ParquetFile(os.fspath(self.path))
+            # where whoever wrote it has put checksums in, as an export does
+            return pyarrow.parquet.ParquetFile(os.fspath(self.path), page_checksum_verification=True)
         except (OSError, ValueError) as error:
             raise ConfigurationError(f"{self.name} cannot be read as Parquet: {error}") from None
 
@@ -420,6 +455,21 @@ def uri_column_among(
         first: names that count before all others.
     """
     return column_called((*first, *_URI_COLUMNS), columns, beside)
+
+
+def _in_python(name: str, column: Any, unreadable: dict[int, str]) -> Sequence[Any]:
+    """The cells of a column of Parquet, as `Table._parquet_cells` gives them."""
+    try:
+        return column.to_pylist()  # type: ignore[no-any-return]
+    except (ValueError, ArithmeticError):
+        cells: list[Any] = []
+        for n, cell in enumerate(column):
+            try:
+                cells.append(cell.as_py())
+            except (ValueError, ArithmeticError):
+                cells.append(None)
+                unreadable.setdefault(n, name)
+        return cells
 
 
 def ready_for_json(value: Any) -> Any:
