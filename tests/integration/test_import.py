@@ -406,6 +406,11 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "several.npz": (lambda path: npz(path, uri=URIS, vectors=vectors(2), model=np.array(["a/1", "b/2"])), "several"),
     "cut.npz": (lambda path: path.write_bytes(npz(path, uri=URIS, vectors=vectors(2)).read_bytes()[:-60]), "no .npz"),
     "utf-16.csv": (lambda path: path.write_text("uri,vector\na,[1]", encoding="utf-16"), "UTF-8"),
+    "no mark.csv": (lambda path: path.write_text("uri,vector\na,[1]", encoding="utf-16-le"), "UTF-8"),
+    "no mark.tsv": (lambda path: path.write_text("uri\tvector\na\t[1]", encoding="utf-32-be"), "UTF-8"),
+    "utf-16.jsonl": (lambda path: path.write_text('{"uri": "a", "vector": [1]}', encoding="utf-16"), "UTF-8"),
+    "nothing.jsonl": (lambda path: path.write_text(""), "no JSON objects"),
+    "unclosed.csv": (lambda path: path.write_text('uri,vector\n"a,[1]\n' + "b,[1]\n" * 2_000_000), "quotation mark"),
     "nothing.csv": (lambda path: path.write_text(""), "empty"),
     "lacking.csv": (lambda path: path.write_text("uri,title\na,b\n"), "--vector-column"),
     "models.csv": (lambda path: path.write_text("uri,vector,model\na,[1],a/1\nb,[2],b/2\n"), "several"),
@@ -522,6 +527,19 @@ def test_parquet_with_a_row_that_python_cannot_read(images: Lookalike, dsn: str,
     assert [(row, code) for row, code, _ in told] == [("#row-2", "bad-row"), ("#row-4", "bad-row")]
     assert "column day" in told[0][2]
     assert "column taken" in told[1][2]
+
+
+def test_what_is_no_name_and_no_key(images: Lookalike, dsn: str, tmp_path: Path) -> None:
+    one, nan = vectors(1)[0].tolist(), float("nan")
+    lines = [{"uri": f"{n}.jpg", "key": key, "vector": one} for n, key in enumerate([7.0, nan, 0.5, None])]
+    path = tmp_path / "x.jsonl"
+    path.write_text("\n".join(json.dumps(line) for line in [*lines, {"uri": 17, "vector": one}, {"vector": one}]))
+    assert images.import_vectors(path, model=MODEL).failed == 2
+    assert rows(dsn, "select key from lookalike.files order by uri") == [("7",), (None,), ("0.5",), (None,)]
+    assert ["holds 17" in failure.message for failure in sorted(images.failures(), key=lambda each: each.uri)] == [
+        True,
+        False,
+    ]
 
 
 def test_two_columns_of_one_name_are_told_apart_by_nobody(tmp_path: Path) -> None:

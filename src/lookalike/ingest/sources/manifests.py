@@ -153,7 +153,10 @@ class Table:
             case ".parquet":
                 return self._each_once([str(name) for name in self._parquet().schema_arrow.names])
             case ".jsonl" | ".ndjson":
-                return next((list(row) for row in self._cells() if isinstance(row, dict)), [])
+                for row in self._cells():
+                    if isinstance(row, dict):
+                        return list(row)
+                raise ConfigurationError(f"{self.name} holds no JSON objects, one to a line.")
             case _:
                 return self._header
 
@@ -199,7 +202,7 @@ class Table:
                             row = zip(self._header, cells, strict=False)
                             yield {n: types[n](cell) if isinstance(cell, str) else cell for n, cell in row if cell}
         except (OSError, csv.Error, ValueError, ArithmeticError) as error:  # pyarrow's own are ValueErrors
-            raise ConfigurationError(f"{self.name} cannot be read: {redacted(str(error))}") from None
+            raise self._cannot_be_read(error) from None
 
     def _parquet_rows(self, only: Sequence[str] | None) -> Iterator[Mapping[str, Any] | str]:
         first = 1
@@ -249,6 +252,7 @@ class Table:
         return np.split(flat, np.cumsum(lengths))[:-1]
 
     def _json_lines(self) -> Iterator[Mapping[str, Any] | str]:
+        self._require_utf8()
         with open(self.path, encoding="utf-8-sig", errors="surrogateescape") as lines:
             for number, line in enumerate(lines, start=1):
                 if not line.strip():
@@ -290,7 +294,7 @@ class Table:
             with open(self.path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
                 header = next(csv.reader(file, delimiter=self._delimiter), [])
         except (OSError, csv.Error) as error:
-            raise ConfigurationError(f"{self.name} cannot be read: {error}") from None
+            raise self._cannot_be_read(error) from None
         header = [name.strip() or f"column {number}" for number, name in enumerate(header, start=1)]
         if not header:
             raise ConfigurationError(f"{self.name} is empty; its first line names the columns.")
@@ -304,9 +308,7 @@ class Table:
     @cached_property
     def _delimiter(self) -> str:
         try:
-            with open(self.path, "rb") as file:
-                if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-                    raise ConfigurationError(f"{self.name} is written in UTF-16. Save it as CSV in UTF-8.")
+            self._require_utf8()
             if self.path.suffix.lower() == ".tsv":
                 return "\t"
             with open(self.path, encoding="utf-8-sig", errors="surrogateescape") as file:
@@ -314,6 +316,13 @@ class Table:
         except OSError as error:
             raise ConfigurationError(f"{self.name} cannot be read: {error.strerror}.") from None
         return max(",;\t|", key=head.count)
+
+    def _require_utf8(self) -> None:
+        with open(self.path, "rb") as file:
+            head = file.read(200)
+        # every other byte of what is known of UTF-16 without a mark is zero
+        if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or 3 * head.count(0) > len(head):
+            raise ConfigurationError(f"{self.name} is written in UTF-16 or UTF-32. Save it in UTF-8.")
 
     @cached_property
     def _survey(self) -> tuple[Mapping[str, Callable[[str], Any]], int]:
@@ -333,7 +342,7 @@ class Table:
                         fits = _type_of(cell)
                         types[name] = fits if known in (None, fits) else str
         except (OSError, csv.Error) as error:
-            raise ConfigurationError(f"{self.name} cannot be read: {error}") from None
+            raise self._cannot_be_read(error) from None
         return {name: kind or str for name, kind in types.items()}, rows
 
     def _parquet(self) -> Any:
@@ -357,6 +366,13 @@ class Table:
         if len(alike) != 1:
             raise self._no_column(name)
         return alike[0]
+
+    def _cannot_be_read(self, error: Exception) -> ConfigurationError:
+        if isinstance(error, csv.Error) and "field limit" in str(error):
+            reason = f"a cell has more than {_LARGEST_CELL:,} characters. Is a quotation mark missing?"
+        else:
+            reason = redacted(str(error))
+        return ConfigurationError(f"{self.name} cannot be read: {reason}")
 
     def _no_column(self, name: str) -> ConfigurationError:
         return ConfigurationError(f"{self.name} has no column {name!r}. It has {self._listed}.")
@@ -514,7 +530,9 @@ def _are_keys(column: Sequence[Any]) -> bool:
 def _misnamed(table: str, number: int, place: object, column: str) -> str | None:
     """What is wrong with the name of a place, None if nothing is."""
     if not isinstance(place, str) or not place.strip():
-        return f"Row {number} of {table} has nothing in the column {column}."
+        if place is None or isinstance(place, str):
+            return f"Row {number} of {table} has nothing in the column {column}."
+        return f"Row {number} of {table} holds {str(place)[:40]} in the column {column}, and no text."
     try:
         _ = place.isascii() or os.fsencode(place)
     except UnicodeEncodeError:  # JSON may hold halves of characters, which no file system takes
@@ -542,9 +560,12 @@ def _object(value: object) -> Mapping[str, Any] | None:
 
 
 def _key(value: object) -> str | None:
-    if value is None or value == "":
-        return None
-    return _text(str(int(value)) if isinstance(value, float) and value.is_integer() else str(value))
+    if isinstance(value, float):
+        # a column of whole numbers of which some are missing
+        value = int(value) if value.is_integer() else value if math.isfinite(value) else None
+    if isinstance(value, bytes):
+        value = value.hex()
+    return None if value is None or value == "" else _text(str(value))
 
 
 def _type_of(cell: str) -> Callable[[str], Any]:
