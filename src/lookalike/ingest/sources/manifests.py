@@ -228,9 +228,11 @@ class Table:
         """
         try:
             yield from self._parquet().iter_batches(batch_size=_PARQUET_ROWS, columns=only)
-        except (OSError, ValueError) as error:  # pyarrow's own are ValueErrors
+        except (OSError, ValueError, NotImplementedError) as error:  # pyarrow's own are among these
             reason = redacted(str(error)).rstrip(".")
-            raise ConfigurationError(f"{self.name} is damaged: {reason}. Write it anew, or copy it again.") from None
+            raise ConfigurationError(
+                f"{self.name} cannot be read to its end: {reason}. If it is damaged, write it anew, or copy it again."
+            ) from None
 
     def _parquet_cells(self, name: str, column: Any, unreadable: dict[int, str]) -> Sequence[Any]:
         """The cells of a column; lists of floating-point numbers that are apart, as arrays.
