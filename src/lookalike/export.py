@@ -55,6 +55,10 @@ def exported_to(path: str | os.PathLike[str], *, force: bool) -> Path:
         there = target.exists()
         if target.is_dir():
             raise ConfigurationError(f"{given} is a folder. Name a file in it, such as {given}/vectors.npz")
+        if there and not target.is_file():
+            raise ConfigurationError(
+                f"{given} is a pipe or a device, which cannot be exported to. Name a file instead."
+            )
         if there and not force:
             raise ConfigurationError(f"{given} is there already. Choose another name, or replace it with --force.")
         if not target.parent.is_dir():
@@ -116,7 +120,9 @@ class Export:
                 f"{self.target} cannot be written: {error.strerror or error}. No part of it was left."
             ) from None
         finally:
-            part.unlink(missing_ok=True)
+            # where it could not be made, it can sometimes not be removed either
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
         return replace(report, bytes=size, seconds=time.monotonic() - began)
 
     def _put_in_place(self, part: Path) -> int:
@@ -274,6 +280,7 @@ class _Parquet:
             compression={name: "none" if name == _NUMBERS else "zstd" for name in _LEAVES},
             use_dictionary=["collection", "model"],
             write_statistics=["uri", "key", "collection", "sha256"],
+            write_page_checksum=True,  # as a number among others could be any
         )
         self._file = stack.enter_context(writer)
         self._waiting: list[StoredRow] = []

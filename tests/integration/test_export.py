@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -258,6 +260,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "folder.npz": (lambda path: path.mkdir(), "is a folder"),
     "missing/x.npz": (lambda path: path, "no folder"),
     f"{'x' * 300}.npz": (lambda path: path, "cannot be|too long"),
+    "pipe.parquet": (os.mkfifo, "pipe or a device"),
 }
 
 
@@ -269,6 +272,27 @@ def test_a_file_that_cannot_be_written_is_refused(module_images: Lookalike, tmp_
         module_images.import_vectors(npz(tmp_path / "source.npz", uri=np.array(["a"]), vectors=vectors(1)))
     with pytest.raises(ConfigurationError, match=reason):
         module_images.export(tmp_path / name)
+    if name == "pipe.parquet":
+        # whoever waits at its other end would wait for ever
+        with pytest.raises(ConfigurationError, match=reason):
+            module_images.export(tmp_path / name, force=True)
+        assert (tmp_path / name).is_fifo()
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_disk_that_takes_nothing_is_told(
+    library: Lookalike, tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    populate(library, tmp_path)
+
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), os.fspath(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr("zipfile.ZipFile", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(ConfigurationError, match="Read-only file system"):
+        library.export(tmp_path / f"out.{suffix}")
 
 
 def test_a_link_is_followed_and_others_may_read_the_file(library: Lookalike, tmp_path: Path) -> None:

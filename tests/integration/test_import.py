@@ -414,6 +414,11 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "several.npz": (lambda path: npz(path, uri=URIS, vectors=vectors(2), model=np.array(["a/1", "b/2"])), "several"),
     "cut.npz": (lambda path: path.write_bytes(npz(path, uri=URIS, vectors=vectors(2)).read_bytes()[:-60]), "no .npz"),
     "utf-16.csv": (lambda path: path.write_text("uri,vector\na,[1]", encoding="utf-16"), "UTF-8"),
+    "no mark.csv": (lambda path: path.write_text("uri,vector\na,[1]", encoding="utf-16-le"), "UTF-8"),
+    "no mark.tsv": (lambda path: path.write_text("uri\tvector\na\t[1]", encoding="utf-32-be"), "UTF-8"),
+    "utf-16.jsonl": (lambda path: path.write_text('{"uri": "a", "vector": [1]}', encoding="utf-16"), "UTF-8"),
+    "nothing.jsonl": (lambda path: path.write_text(""), "no JSON objects"),
+    "unclosed.csv": (lambda path: path.write_text('uri,vector\n"a,[1]\n' + "b,[1]\n" * 2_000_000), "quotation mark"),
     "nothing.csv": (lambda path: path.write_text(""), "empty"),
     "lacking.csv": (lambda path: path.write_text("uri,title\na,b\n"), "--vector-column"),
     "models.csv": (lambda path: path.write_text("uri,vector,model\na,[1],a/1\nb,[2],b/2\n"), "several"),
@@ -493,6 +498,64 @@ def test_damage_anywhere_raises_nothing_but_our_errors(tmp_path: Path) -> None:
 
 
 # -- stopping and large loads ----------------------------------------------------------------------------------------
+
+
+def test_damage_in_parquet_shows_before_anything_is_stored(images: Lookalike, dsn: str, tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    count = 9_000
+    uris = np.array([f"https://x.example/{n}.jpg" for n in range(count)])
+    images.import_vectors(npz(tmp_path / "x.npz", uri=uris, vectors=vectors(count)))
+    images.export(tmp_path / "x.parquet")
+    whole, about = (tmp_path / "x.parquet").read_bytes(), parquet.ParquetFile(tmp_path / "x.parquet").metadata
+    assert about.num_row_groups > 1
+    path = tmp_path / "damaged.parquet"
+    for column in range(about.num_columns):
+        # a bit within the data of the last rows, where any number could stand
+        last = about.row_group(about.num_row_groups - 1).column(column)
+        damaged = bytearray(whole)
+        damaged[last.data_page_offset + last.total_compressed_size // 2 + 20] ^= 1
+        path.write_bytes(damaged)
+        with pytest.raises(ConfigurationError, match="damaged"):
+            images.import_vectors(path, collection="damaged")
+    assert rows(dsn, "select distinct collection from lookalike.files") == [("default",)]
+
+
+def test_parquet_with_a_row_that_python_cannot_read(images: Lookalike, dsn: str, tmp_path: Path) -> None:
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    numbers = vectors(4)
+    days = pyarrow.array([0, (1 << 31) - 1, None, 1], pyarrow.date32())
+    taken = pyarrow.array([[0], [], None, [1 << 62]], pyarrow.list_(pyarrow.timestamp("us")))
+    columns = {"uri": pyarrow.array(["a", "b", "c", "d"]), "vector": pyarrow.array(list(numbers)), "day": days}
+    parquet.write_table(pyarrow.table({**columns, "taken": taken}), tmp_path / "x.parquet")
+    report = images.import_vectors(tmp_path / "x.parquet", model=MODEL)
+    assert (report.embedded, report.failed) == (2, 2)
+    found = dict(rows(dsn, "select uri, metadata->>'day' from lookalike.files"))
+    assert found == {uri_of(tmp_path / "a"): "1970-01-01", uri_of(tmp_path / "c"): None}
+    told = sorted((failure.uri[-6:], failure.code, failure.message) for failure in images.failures())
+    assert [(row, code) for row, code, _ in told] == [("#row-2", "bad-row"), ("#row-4", "bad-row")]
+    assert "column day" in told[0][2]
+    assert "column taken" in told[1][2]
+
+
+def test_what_is_no_name_and_no_key(images: Lookalike, dsn: str, tmp_path: Path) -> None:
+    one, nan = vectors(1)[0].tolist(), float("nan")
+    lines = [{"uri": f"{n}.jpg", "key": key, "vector": one} for n, key in enumerate([7.0, nan, 0.5, None])]
+    path = tmp_path / "x.jsonl"
+    path.write_text("\n".join(json.dumps(line) for line in [*lines, {"uri": 17, "vector": one}, {"vector": one}]))
+    assert images.import_vectors(path, model=MODEL).failed == 2
+    assert rows(dsn, "select key from lookalike.files order by uri") == [("7",), (None,), ("0.5",), (None,)]
+    assert ["holds 17" in failure.message for failure in sorted(images.failures(), key=lambda each: each.uri)] == [
+        True,
+        False,
+    ]
+
+
+def test_two_columns_of_one_name_are_told_apart_by_nobody(tmp_path: Path) -> None:
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    arrays = [pyarrow.array(["a"]), pyarrow.array(["b"]), pyarrow.array([[1.0]])]
+    parquet.write_table(pyarrow.Table.from_arrays(arrays, ["uri", "uri", "vector"]), tmp_path / "x.parquet")
+    with pytest.raises(ConfigurationError, match="two columns"):
+        open_table(tmp_path / "x.parquet")
 
 
 def test_a_run_that_is_stopped_adds_up_and_goes_on(images: Lookalike, dsn: str, tmp_path: Path) -> None:

@@ -71,7 +71,18 @@ def test_a_place_shows_no_password() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["mysql://ann:hidden@db/shop", "postgresql://ann:hidden@db:port/shop?x=1", "hidden", "host=a hidden"]
+    "url",
+    [
+        "mysql://ann:hidden@db/shop",
+        "postgresql://ann:hidden@db:port/shop?x=1",
+        "hidden",
+        "host=a hidden",
+        "postgresql://ann:hidden@[db/shop",
+        "postgresql://ann:hidden@[db]/shop",
+        "postgresql://ann:hidden@db/%de",
+        "postgresql://ann:hidden@db/\udcde",
+        "host=\udcde password=hidden",
+    ],
 )
 def test_nonsense_is_explained_without_repeating_the_password(url: str) -> None:
     with pytest.raises(ConfigurationError, match="postgresql://user:password@host:5432/database") as caught:

@@ -17,6 +17,7 @@ import numpy as np
 import psutil
 import pytest
 
+from lookalike.errors import ConfigurationError
 from lookalike.ingest.ahead import ahead
 from lookalike.ingest.precomputed import number_reader
 from lookalike.ingest.precomputed.readers_beside import Halves, ReadersBeside
@@ -262,3 +263,14 @@ def test_the_first_thing_of_a_name_counts() -> None:
         assert "c" in firsts
         assert "d" not in firsts
         assert [seen.add(thing) for thing in (b"x", b"y", b"x")] == [True, True, False]
+
+
+def test_a_full_folder_for_temporary_files_is_told_with_a_way_out() -> None:
+    with Firsts() as firsts, Seen() as seen:
+        for spilling in (firsts, seen):
+            spilling._database.execute("pragma max_page_count = 20")
+        many = [str(number) for number in range(10_000)]
+        with pytest.raises(ConfigurationError, match="TMPDIR"):
+            firsts.note_all((name, b"1") for name in many)
+        with pytest.raises(ConfigurationError, match="TMPDIR"):
+            all(map(seen.add, many))

@@ -4,10 +4,24 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from hashlib import blake2b
 from typing import Any, Literal, Self
+
+from lookalike.errors import ConfigurationError
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Errors of the temporary file as ours."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise ConfigurationError(
+            f"A temporary file cannot be written or read: {error}. Make room in the folder for such files, or name "
+            "another one in TMPDIR."
+        ) from error
 
 
 class Seen:
@@ -18,10 +32,12 @@ class Seen:
         self._database = sqlite3.connect("", check_same_thread=False, isolation_level=None)
         self._database.execute("create table seen (digest blob primary key) without rowid")
 
+    @_translated()
     def add(self, thing: str | bytes) -> bool:
         """Add a thing; returns whether it is new."""
         return self._database.execute("insert or ignore into seen values (?)", [_digest(thing)]).rowcount > 0
 
+    @_translated()
     def __contains__(self, thing: str | bytes) -> bool:
         with closing(self._database.execute("select 1 from seen where digest = ?", [_digest(thing)])) as found:
             return found.fetchone() is not None
@@ -48,6 +64,7 @@ class Firsts:
         self._database = sqlite3.connect("", check_same_thread=False, isolation_level=None)
         self._database.execute("create table firsts (name blob primary key, thing integer) without rowid")
 
+    @_translated()
     def note_all(self, entries: Iterable[tuple[str | bytes, bytes]]) -> list[Literal["new", "same", "other"]]:
         """Note things by name; returns for each whether it is the first one, or the same as the first one."""
         rows = [(_digest(name), hash(thing)) for name, thing in entries]
@@ -58,6 +75,7 @@ class Firsts:
         first = self._database.execute("select thing from firsts where name = ?", [name]).fetchall()
         return "same" if first == [(thing,)] else "other"
 
+    @_translated()
     def __contains__(self, name: str | bytes) -> bool:
         return bool(self._database.execute("select 1 from firsts where name = ?", [_digest(name)]).fetchall())
 
@@ -75,6 +93,7 @@ class Firsts:
 class Lookup:
     """A mapping from names to JSON documents that lies in a temporary file. One thread at a time."""
 
+    @_translated()
     def __init__(self, entries: Iterable[tuple[str, Any]]) -> None:
         self._database = sqlite3.connect("", check_same_thread=False, isolation_level=None)
         self._database.execute("create table entries (name text primary key, document text) without rowid")
@@ -85,6 +104,7 @@ class Lookup:
         )
         self._database.execute("commit")
 
+    @_translated()
     def find(self, names: Sequence[str]) -> Any:
         """The document of the first of `names` that has one, or None."""
         plain = [_plain(name) for name in names]

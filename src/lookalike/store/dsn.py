@@ -20,6 +20,10 @@ _RENAMED = {"ssl": "sslmode", "timeout": "connect_timeout", "database": "dbname"
 _SSL_WORDS = {"true": "require", "1": "require", "false": "disable", "0": "disable"}
 
 
+_READS = "It reads postgresql://user:password@host:5432/database"
+_NO_TEXT = f"The database URL holds something that is no text in UTF-8. {_READS}"
+
+
 def libpq_dsn(url: str) -> str:
     """A libpq connection string for `url`.
 
@@ -30,6 +34,8 @@ def libpq_dsn(url: str) -> str:
         ConfigurationError: it is none of these; the message does not repeat it, as it may hold a password.
     """
     text = url.strip()
+    if text.encode("utf-8", "replace").decode() != text:
+        raise ConfigurationError(_NO_TEXT)
     if text[:1] in ("'", '"') and text[:1] == text[-1:]:
         text = text[1:-1]
     if "://" not in text:
@@ -37,11 +43,11 @@ def libpq_dsn(url: str) -> str:
     scheme, _, rest = text.removeprefix("jdbc:").partition("://")
     name, _, _driver = scheme.lower().partition("+")
     if name not in _SCHEMES:
-        raise ConfigurationError(
-            f"The database URL starts with {scheme}://, which is not PostgreSQL. "
-            "It reads postgresql://user:password@host:5432/database"
-        )
-    parts = urlsplit(f"postgresql://{_quote_password(rest)}")
+        raise ConfigurationError(f"The database URL starts with {scheme}://, which is not PostgreSQL. {_READS}")
+    try:
+        parts = urlsplit(f"postgresql://{_quote_password(rest)}")
+    except ValueError:  # what is between brackets is no address
+        raise ConfigurationError(f"The database URL cannot be read as a URL: its host is none. {_READS}") from None
     query = [
         (_RENAMED.get(key, key), _SSL_WORDS.get(value.lower(), value) if key == "ssl" else value)
         for key, value in parse_qsl(parts.query, keep_blank_values=True)
@@ -74,14 +80,15 @@ def url_of(dsn: str, *, secrets: bool) -> str:
 
 def _checked(text: str, what: str) -> str:
     try:
-        return make_conninfo(text)
+        dsn = make_conninfo(text)
+        conninfo_to_dict(dsn)
+        return dsn
+    except UnicodeError:
+        raise ConfigurationError(_NO_TEXT) from None
     except psycopg.ProgrammingError as error:
         # what libpq quotes is a piece of what it was given, and that piece may be the password
         reason = re.sub(r'"[^"]*"', "…", str(error).strip())
-        raise ConfigurationError(
-            f"The database URL cannot be read as {what}: {reason}. "
-            "It reads postgresql://user:password@host:5432/database"
-        ) from None
+        raise ConfigurationError(f"The database URL cannot be read as {what}: {reason}. {_READS}") from None
 
 
 def _quote_password(rest: str) -> str:

@@ -205,8 +205,8 @@ class SourceTable:
         """
         columns = [vectors, *plain, *told]
         chosen = [
-            self._cell(vectors),
-            *(self._cell(column) for column in plain),
+            self._vector_cell(vectors),
+            *(self._plain_cell(column) for column in plain),
             *(sql.SQL("to_json({})").format(sql.Identifier(column.name)) for column in told),
         ]
         limit = sql.SQL("" if most is None else f" limit {most}")
@@ -260,8 +260,9 @@ class SourceTable:
             try:
                 with self._connection.transaction():
                     row = self._connection.execute(query, {"name": table.replace("\0", "")}).fetchone()
-            except psycopg.errors.InsufficientPrivilege:
-                raise
+            except psycopg.errors.InsufficientPrivilege as error:
+                schema = self._connection.execute("select quote_ident((parse_ident(%s))[1])", [table]).fetchone()
+                raise self._closed(f"grant usage on schema {schema[0] if schema else table}", error) from error
             except (psycopg.DataError, psycopg.ProgrammingError, psycopg.NotSupportedError):
                 continue  # what cannot be read as a name in SQL may still be one
             if row is not None and row[3] in _READABLE:
@@ -286,9 +287,17 @@ class SourceTable:
         row = self._connection.execute("select format('%%I.%%I', %s::text, %s::text)", [schema, relation]).fetchone()
         return str(row[0]) if row else relation
 
-    def _cell(self, column: SourceColumn) -> sql.Composable:
-        name = sql.Identifier(column.name)
-        return name if column.base in _RAW or column.base == "bytea" else sql.SQL("{}::text").format(name)
+    def _vector_cell(self, column: SourceColumn) -> sql.Composable:
+        return sql.SQL("{}" if column.base in _RAW else "{}::text").format(sql.Identifier(column.name))
+
+    def _plain_cell(self, column: SourceColumn) -> sql.Composable:
+        return sql.SQL("{}" if column.base == "bytea" else "{}::text").format(sql.Identifier(column.name))
+
+    def _closed(self, grant: str, error: psycopg.Error) -> DatabaseError:
+        return DatabaseError(
+            f"{self.name} may not be read: {error.diag.message_primary}. Have its owner run, in {self._place}:\n"
+            f"  {grant} to {self._connection.info.user};"
+        )
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
@@ -296,10 +305,7 @@ class SourceTable:
         try:
             yield
         except psycopg.errors.InsufficientPrivilege as error:
-            raise DatabaseError(
-                f"{self.name} may not be read: {error.diag.message_primary}. Have its owner run, in {self._place}:\n"
-                f"  grant select on {self.name} to {self._connection.info.user};"
-            ) from error
+            raise self._closed(f"grant select on {self.name}", error) from error
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             if error.sqlstate is not None and not error.sqlstate.startswith(("08", "57P", "53300")):
                 raise DatabaseError(f"{self._place} refused: {error.diag.message_primary}") from error

@@ -91,12 +91,15 @@ class Table:
     lists: str | None = None
 
     def check(self) -> None:
-        """Read the table's head, and of text tables everything, before anything is spent.
+        """Read the table's head, and all of it where damage might show later, before anything is spent.
 
         Raises:
             ConfigurationError: it cannot be read, or does not have the columns.
         """
         _ = self.place_column, self.keys, self._survey
+        if self.path.suffix.lower() == ".parquet":
+            for _ in self._batches():
+                pass
 
     def rows(self) -> Iterator[Row]:
         """Every row, as it is read.
@@ -148,9 +151,12 @@ class Table:
         """The names of the columns; of JSON Lines, those of the first row."""
         match self.path.suffix.lower():
             case ".parquet":
-                return [str(name) for name in self._parquet().schema_arrow.names]
+                return self._each_once([str(name) for name in self._parquet().schema_arrow.names])
             case ".jsonl" | ".ndjson":
-                return next((list(row) for row in self._cells() if isinstance(row, dict)), [])
+                for row in self._cells():
+                    if isinstance(row, dict):
+                        return list(row)
+                raise ConfigurationError(f"{self.name} holds no JSON objects, one to a line.")
             case _:
                 return self._header
 
@@ -184,10 +190,7 @@ class Table:
         try:
             match self.path.suffix.lower():
                 case ".parquet":
-                    for batch in self._parquet().iter_batches(batch_size=_PARQUET_ROWS, columns=only):
-                        names = batch.schema.names
-                        columns = [self._parquet_cells(*column) for column in zip(names, batch.columns, strict=True)]
-                        yield from (dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True))
+                    yield from self._parquet_rows(only)
                 case ".jsonl" | ".ndjson":
                     yield from self._json_lines()
                 case _:
@@ -199,24 +202,59 @@ class Table:
                             row = zip(self._header, cells, strict=False)
                             yield {n: types[n](cell) if isinstance(cell, str) else cell for n, cell in row if cell}
         except (OSError, csv.Error, ValueError, ArithmeticError) as error:  # pyarrow's own are ValueErrors
-            raise ConfigurationError(f"{self.name} cannot be read: {redacted(str(error))}") from None
+            raise self._cannot_be_read(error) from None
 
-    def _parquet_cells(self, name: str, column: Any) -> Sequence[Any]:
-        """The cells of a column; lists of floating-point numbers that are apart, as arrays."""
+    def _parquet_rows(self, only: Sequence[str] | None) -> Iterator[Mapping[str, Any] | str]:
+        first = 1
+        for batch in self._batches(only):
+            names = batch.schema.names
+            unreadable: dict[int, str] = {}
+            columns = [self._parquet_cells(*each, unreadable) for each in zip(names, batch.columns, strict=True)]
+            for n, row in enumerate(zip(*columns, strict=True)):
+                if n in unreadable:
+                    yield (
+                        f"Row {first + n} of {self.name} holds something in the column {unreadable[n]} that cannot be "
+                        "read, such as a date beyond the year 9999."
+                    )
+                else:
+                    yield dict(zip(names, row, strict=True))
+            first += batch.num_rows
+
+    def _batches(self, only: Sequence[str] | None = None) -> Iterator[Any]:
+        """The rows of a Parquet file, some at a time.
+
+        Raises:
+            ConfigurationError: the rest of them cannot be read.
+        """
+        try:
+            yield from self._parquet().iter_batches(batch_size=_PARQUET_ROWS, columns=only)
+        except (OSError, ValueError, NotImplementedError) as error:  # pyarrow's own are among these
+            reason = redacted(str(error)).rstrip(".")
+            raise ConfigurationError(
+                f"{self.name} cannot be read to its end: {reason}. If it is damaged, write it anew, or copy it again."
+            ) from None
+
+    def _parquet_cells(self, name: str, column: Any, unreadable: dict[int, str]) -> Sequence[Any]:
+        """The cells of a column; lists of floating-point numbers that are apart, as arrays.
+
+        Args:
+            unreadable: is told the rows whose cells Python has nothing for.
+        """
         import pyarrow.types as kinds
 
         kind = column.type
         is_list = kinds.is_list(kind) or kinds.is_large_list(kind) or kinds.is_fixed_size_list(kind)
         if name not in self.apart or not is_list or not kinds.is_floating(kind.value_type) or column.null_count:
-            return column.to_pylist()  # type: ignore[no-any-return]
+            return _in_python(name, column, unreadable)
         numbers = column.flatten()
         if numbers.null_count:
-            return column.to_pylist()  # type: ignore[no-any-return]
+            return _in_python(name, column, unreadable)
         lengths = column.value_lengths().to_numpy(zero_copy_only=False)
         flat = numbers.to_numpy(zero_copy_only=False)
         return np.split(flat, np.cumsum(lengths))[:-1]
 
     def _json_lines(self) -> Iterator[Mapping[str, Any] | str]:
+        self._require_utf8()
         with open(self.path, encoding="utf-8-sig", errors="surrogateescape") as lines:
             for number, line in enumerate(lines, start=1):
                 if not line.strip():
@@ -258,21 +296,21 @@ class Table:
             with open(self.path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
                 header = next(csv.reader(file, delimiter=self._delimiter), [])
         except (OSError, csv.Error) as error:
-            raise ConfigurationError(f"{self.name} cannot be read: {error}") from None
+            raise self._cannot_be_read(error) from None
         header = [name.strip() or f"column {number}" for number, name in enumerate(header, start=1)]
-        twice = {name for name, times in Counter(header).items() if times > 1}
-        if twice:
-            raise ConfigurationError(f"{self.name} has two columns of the name {min(twice)!r}. Rename one.")
         if not header:
             raise ConfigurationError(f"{self.name} is empty; its first line names the columns.")
-        return header
+        return self._each_once(header)
+
+    def _each_once(self, names: list[str]) -> list[str]:
+        if twice := {name for name, times in Counter(names).items() if times > 1}:
+            raise ConfigurationError(f"{self.name} has two columns of the name {min(twice)!r}. Rename one.")
+        return names
 
     @cached_property
     def _delimiter(self) -> str:
         try:
-            with open(self.path, "rb") as file:
-                if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-                    raise ConfigurationError(f"{self.name} is written in UTF-16. Save it as CSV in UTF-8.")
+            self._require_utf8()
             if self.path.suffix.lower() == ".tsv":
                 return "\t"
             with open(self.path, encoding="utf-8-sig", errors="surrogateescape") as file:
@@ -280,6 +318,13 @@ class Table:
         except OSError as error:
             raise ConfigurationError(f"{self.name} cannot be read: {error.strerror}.") from None
         return max(",;\t|", key=head.count)
+
+    def _require_utf8(self) -> None:
+        with open(self.path, "rb") as file:
+            head = file.read(200)
+        # every other byte of what is known of UTF-16 without a mark is zero
+        if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or 3 * head.count(0) > len(head):
+            raise ConfigurationError(f"{self.name} is written in UTF-16 or UTF-32. Save it in UTF-8.")
 
     @cached_property
     def _survey(self) -> tuple[Mapping[str, Callable[[str], Any]], int]:
@@ -299,7 +344,7 @@ class Table:
                         fits = _type_of(cell)
                         types[name] = fits if known in (None, fits) else str
         except (OSError, csv.Error) as error:
-            raise ConfigurationError(f"{self.name} cannot be read: {error}") from None
+            raise self._cannot_be_read(error) from None
         return {name: kind or str for name, kind in types.items()}, rows
 
     def _parquet(self) -> Any:
@@ -310,7 +355,8 @@ class Table:
                 f"Reading {self.name} takes one more package: pip install 'lookalike[parquet]'"
             ) from None
         try:
-            return pyarrow.parquet.ParquetFile(os.fspath(self.path))
+            # where whoever wrote it has put checksums in, as an export does
+            return pyarrow.parquet.ParquetFile(os.fspath(self.path), page_checksum_verification=True)
         except (OSError, ValueError) as error:
             raise ConfigurationError(f"{self.name} cannot be read as Parquet: {error}") from None
 
@@ -322,6 +368,13 @@ class Table:
         if len(alike) != 1:
             raise self._no_column(name)
         return alike[0]
+
+    def _cannot_be_read(self, error: Exception) -> ConfigurationError:
+        if isinstance(error, csv.Error) and "field limit" in str(error):
+            reason = f"a cell has more than {_LARGEST_CELL:,} characters. Is a quotation mark missing?"
+        else:
+            reason = redacted(str(error))
+        return ConfigurationError(f"{self.name} cannot be read: {reason}")
 
     def _no_column(self, name: str) -> ConfigurationError:
         return ConfigurationError(f"{self.name} has no column {name!r}. It has {self._listed}.")
@@ -422,6 +475,21 @@ def uri_column_among(
     return column_called((*first, *_URI_COLUMNS), columns, beside)
 
 
+def _in_python(name: str, column: Any, unreadable: dict[int, str]) -> Sequence[Any]:
+    """The cells of a column of Parquet, as `Table._parquet_cells` gives them."""
+    try:
+        return column.to_pylist()  # type: ignore[no-any-return]
+    except (ValueError, ArithmeticError):
+        cells: list[Any] = []
+        for n, cell in enumerate(column):
+            try:
+                cells.append(cell.as_py())
+            except (ValueError, ArithmeticError):
+                cells.append(None)
+                unreadable.setdefault(n, name)
+        return cells
+
+
 def ready_for_json(value: Any) -> Any:
     """A value as PostgreSQL stores it in JSON: without what it refuses, and without signatures of URLs."""
     match value:
@@ -464,7 +532,9 @@ def _are_keys(column: Sequence[Any]) -> bool:
 def _misnamed(table: str, number: int, place: object, column: str) -> str | None:
     """What is wrong with the name of a place, None if nothing is."""
     if not isinstance(place, str) or not place.strip():
-        return f"Row {number} of {table} has nothing in the column {column}."
+        if place is None or isinstance(place, str):
+            return f"Row {number} of {table} has nothing in the column {column}."
+        return f"Row {number} of {table} holds {str(place)[:40]} in the column {column}, and no text."
     try:
         _ = place.isascii() or os.fsencode(place)
     except UnicodeEncodeError:  # JSON may hold halves of characters, which no file system takes
@@ -492,9 +562,12 @@ def _object(value: object) -> Mapping[str, Any] | None:
 
 
 def _key(value: object) -> str | None:
-    if value is None or value == "":
-        return None
-    return _text(str(int(value)) if isinstance(value, float) and value.is_integer() else str(value))
+    if isinstance(value, float):
+        # a column of whole numbers of which some are missing
+        value = int(value) if value.is_integer() else value if math.isfinite(value) else None
+    if isinstance(value, bytes):
+        value = value.hex()
+    return None if value is None or value == "" else _text(str(value))
 
 
 def _type_of(cell: str) -> Callable[[str], Any]:
