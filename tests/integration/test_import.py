@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -28,10 +30,12 @@ from lookalike import (
     Lookalike,
     LookalikeError,
     ModelMismatch,
+    Settings,
     SourceNotFound,
 )
 from lookalike.emulator import Emulator
 from lookalike.ingest.precomputed.tables import open_table
+from lookalike.store.embedded import EmbeddedServer
 from lookalike.uris import uri_of
 
 from ..conftest import RunCommand, command_environment, draw_pictures, settings_for
@@ -606,6 +610,39 @@ def test_a_killed_load_is_completed_by_the_next(
         assert (report.embedded, report.unchanged, report.index) == (count - before, before, "built")
         (status,) = images.index.status()
         assert (status.state, status.rows, status.left_overs) == ("valid", count, ())
+
+
+def test_what_a_crashed_server_forgets_is_stored_once_more(home: Path, tmp_path: Path) -> None:
+    """A disk so slow that a part of the log is in memory only when the server is killed."""
+    count = 12_510
+    wanted = vectors(count)
+    uris = np.array([f"https://x.example/{n}.jpg" for n in range(count)])
+    path = npz(tmp_path / "x.npz", uri=uris, vectors=wanted)
+    slow = {"wal_buffers": "64MB", "wal_writer_delay": "10s", "wal_writer_flush_after": "2GB"}
+    server = EmbeddedServer(home, overrides=slow)
+    server.start()
+    remembered: list[int] = []
+    said: list[str] = []
+
+    def crash(report: ImportReport) -> None:
+        if report.pending == 5_000 and not remembered:
+            os.kill(int((server.data / "postmaster.pid").read_text().split()[0]), signal.SIGQUIT)
+            while server.running():
+                time.sleep(0.05)
+            server.start()
+            with psycopg.connect(images.place) as connection:
+                row = connection.execute("select count(*) from lookalike.files").fetchone()
+                assert row is not None
+                remembered.append(row[0])
+
+    with Lookalike.open(Settings(home=home, home_chosen=True), announce=said.append) as images:
+        report = images.import_vectors(path, progress=crash)
+        assert remembered < [count - 5_000]
+        assert (report.found, report.embedded, report.unchanged) == (count, count, 0)
+        found = stored(images.place)
+    assert len(found) == count
+    assert all(np.array_equal(found[uri], vector) for uri, vector in zip(uris.tolist(), wanted, strict=True))
+    assert any(f"{count - 5_000 - remembered[0]:,} of them had been forgotten" in each for each in said)
 
 
 # -- the command line ------------------------------------------------------------------------------------------------

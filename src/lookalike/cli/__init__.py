@@ -70,6 +70,8 @@ def _root(
     logging.getLogger("lookalike").setLevel(logging.DEBUG if verbose else logging.ERROR)
     # which identities there are not fills a screen, and our own message says what to do
     logging.getLogger("azure").setLevel(logging.WARNING if verbose else logging.CRITICAL)
+    # what becomes of a connection that is lost is told in words of our own
+    logging.getLogger("psycopg").setLevel(logging.WARNING if verbose else logging.CRITICAL)
     # a service that cannot be reached is called again for minutes: nobody should sit before a silent terminal
     logging.getLogger("lookalike.embedders").setLevel(logging.DEBUG if verbose else logging.INFO)
     logging.getLogger("lookalike.ingest").setLevel(logging.DEBUG if verbose else logging.WARNING)

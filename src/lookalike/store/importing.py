@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 import numpy as np
@@ -26,7 +27,7 @@ _FILES = {
     "metadata": "jsonb",
 }
 # The tables may have grown from nothing within a minute, and nobody has told the planner. An import can be repeated,
-# and the commit that notes its end waits for the disk.
+# and `reach_disk` says whether it must be.
 _SETTINGS = (
     b"set local synchronous_commit = off; set local enable_seqscan = off;"
     b" set local enable_hashjoin = off; set local enable_mergejoin = off"
@@ -58,7 +59,7 @@ class ImportedFile:
 def write_imported(database: Database, model: Model, files: Sequence[ImportedFile]) -> Written:
     """Write files, their images and vectors in one transaction; the model is made if this is its first use.
 
-    An embedding that is stored with other numbers gives way. The commit does not wait for the disk.
+    An embedding that is stored with other numbers gives way. The commit does not wait for the disk: see `reach_disk`.
     """
 
     def write(connection: psycopg.Connection) -> Written:
@@ -71,6 +72,25 @@ def write_imported(database: Database, model: Model, files: Sequence[ImportedFil
         return written
 
     return in_spite_of_races(database, write)
+
+
+def reach_disk(database: Database, run_id: int) -> datetime:
+    """Wait until all that was written is on the server's disk.
+
+    Returns:
+        When the server, or the one that has taken over from it, last forgot its statistics: by crashing, with which it
+        forgets what was not on the disk, or because somebody wanted it.
+
+    Raises:
+        DatabaseError: the database does not answer.
+    """
+    with database.transaction() as connection:
+        # a commit that waits, which it does for all before it; and one that has written nothing does not
+        connection.execute("update lookalike.runs set command = command where run_id = %s", [run_id])
+    with database.transaction() as connection:
+        row = connection.execute("select stats_reset from pg_stat_wal").fetchone()
+    assert row is not None
+    return row[0]  # type: ignore[no-any-return]
 
 
 def _copied(connection: psycopg.Connection, model: Model, files: Sequence[ImportedFile]) -> Written | None:

@@ -13,6 +13,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import partial
 from hashlib import sha256
 from itertools import islice
 from typing import Literal, TypeAlias, TypedDict
@@ -31,7 +33,7 @@ from lookalike.ingest.sources.candidate import Candidate, fits, nameable
 from lookalike.ingest.spill import Firsts
 from lookalike.reports import BuildProgress, ImportReport
 from lookalike.store.database import Database
-from lookalike.store.importing import ImportedFile, write_imported
+from lookalike.store.importing import ImportedFile, reach_disk, write_imported
 from lookalike.store.index import build_index, collect_statistics, drop_index, may_build
 from lookalike.store.reading import model_to_search, stored_vectors
 from lookalike.store.runs import begin_run, end_run
@@ -39,6 +41,7 @@ from lookalike.store.writing import (
     COLLECTION,
     NewFailure,
     Place,
+    Written,
     forget_row_failures,
     record_failures,
     remove_abandoned,
@@ -218,11 +221,15 @@ class Import:
         self._run_id = run_id = begin_run(self.database, "import", self.model)
         failure: BaseException | None = None
         try:
+            before = self._reach_disk()
             for batch in self._until_stopped():
                 self._write(batch)
+            while (now := self._reach_disk()) != before and not self.stop.is_set():
+                before = now
+                self._write_what_was_forgotten()
             if not self.stop.is_set():
-                for table in self.tables:
-                    forget_row_failures(self.database, self.model, table.uri, run_id)
+                for uri in [table.uri for table in self.tables]:
+                    self._patiently(partial(forget_row_failures, self.database, self.model, uri, run_id))
                 if self._abandoned:
                     self._patiently(lambda: remove_abandoned(self.database, sorted(self._abandoned)))
             self._report = replace(self._report, index=self._patiently(self._index))
@@ -355,12 +362,29 @@ class Import:
         if batch.failures:
             new = self._patiently(lambda: record_failures(self.database, self.model, batch.failures, self._run_id))
         if batch.files:
-            written = self._patiently(lambda: write_imported(self.database, self.model, batch.files))
-            self._abandoned.update(written.abandoned)
+            written = self._store(batch)
             embedded, replaced = written.embedded + written.replaced, written.replaced
         self._count(batch, embedded, replaced, new)
         if embedded and not self._settled:
             self._patiently(self._do_without_index)
+
+    def _store(self, batch: _Batch) -> Written:
+        written = self._patiently(lambda: write_imported(self.database, self.model, batch.files))
+        self._abandoned.update(written.abandoned)
+        return written
+
+    def _reach_disk(self) -> datetime:
+        return self._patiently(lambda: reach_disk(self.database, self._run_id))
+
+    def _write_what_was_forgotten(self) -> None:
+        """Go through everything once more, as nobody knows what was not on the disk yet when the server crashed."""
+        self.announce("The server has crashed, and may have forgotten rows. They are compared once more …")
+        stored = 0
+        for batch in self._until_stopped():
+            if batch.files:
+                written = self._store(batch)
+                stored += written.embedded + written.replaced
+        self.announce(f"{stored:,} of them had been forgotten, and are stored again.")
 
     def _do_without_index(self) -> None:
         """Drop the index where more is to come than it holds, which building it anew pays for many times over."""
