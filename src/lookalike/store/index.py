@@ -31,6 +31,9 @@ _UNITS = {"kb": 1 << 10, "mb": _MIB, "gb": 1 << 30, "tb": 1 << 40}
 
 _DEFAULT_OPTIONS = ("m=16", "ef_construction=64")
 
+_HAD = "The index is missing because of a large load. It was built with "
+"""What a table is noted to have had, should the load be interrupted; the parameters follow."""
+
 _INDEXES = """
 select c.relname, x.indisvalid and x.indisready, coalesce(c.reloptions, '{}')
   from pg_index x
@@ -138,6 +141,7 @@ def drop_index(database: Database, stored: StoredModel) -> tuple[str, ...] | Non
             with session.transaction():
                 session.execute(f"set local lock_timeout = '{_SWAP_LOCK_TIMEOUT}'".encode())
                 session.execute(sql.SQL("drop index lookalike.{}").format(sql.Identifier(stored.index)))
+                _note(session, stored, _HAD + ", ".join(found.options))
             return found.options
     except DatabaseUnavailable:
         raise
@@ -235,15 +239,33 @@ def _status(connection: psycopg.Connection, stored: StoredModel) -> IndexStatus:
 
 def _indexes(connection: psycopg.Connection, stored: StoredModel) -> _Found:
     state: Literal["valid", "invalid", "missing"] = "missing"
-    options, left_overs = _DEFAULT_OPTIONS, {}
+    options: tuple[str, ...] = _DEFAULT_OPTIONS
+    left_overs: dict[str, bool] = {}
     for name, valid, given in connection.execute(_INDEXES, [qualified(stored.partition)]).fetchall():
         if name == stored.index:
             state = "valid" if valid else "invalid"
-            options = tuple(given)
+            options = tuple(given) or _DEFAULT_OPTIONS
         # an index of the owner's own has a name of its own, and stays
         elif name.startswith(f"{stored.index}_"):
             left_overs[name] = bool(valid)
+    if state == "missing":
+        options = _noted(connection, stored) or options
     return _Found(state, options, left_overs)
+
+
+def _note(session: psycopg.Connection, stored: StoredModel, note: str | None) -> None:
+    session.execute(
+        sql.SQL("comment on table lookalike.{} is {}").format(sql.Identifier(stored.partition), sql.Literal(note))
+    )
+
+
+def _noted(connection: psycopg.Connection, stored: StoredModel) -> tuple[str, ...]:
+    """The parameters of an index that was dropped for a load which has not ended; nothing where there was none."""
+    row = connection.execute(
+        "select obj_description(to_regclass(%s), 'pg_class')", [qualified(stored.partition)]
+    ).fetchone()
+    note = row[0] if row else None
+    return tuple(re.findall(r"\b(?:m|ef_construction)=[0-9]+", note)) if note and note.startswith(_HAD) else ()
 
 
 # -- building --------------------------------------------------------------------------------------------------------
@@ -362,6 +384,7 @@ def _swap(session: psycopg.Connection, stored: StoredModel, fresh: str, stop: th
                         sql.Identifier(fresh), sql.Identifier(stored.index)
                     )
                 )
+                _note(session, stored, None)
             return
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
             if stop.is_set():
