@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,8 @@ import pytest
 
 from lookalike import (
     ConfigurationError,
+    DatabaseError,
+    DatabaseUnavailable,
     ImportReport,
     Lookalike,
     LookalikeError,
@@ -34,6 +37,7 @@ from lookalike import (
     SourceNotFound,
 )
 from lookalike.emulator import Emulator
+from lookalike.ingest import precomputed
 from lookalike.ingest.precomputed.tables import open_table
 from lookalike.store.embedded import EmbeddedServer
 from lookalike.uris import uri_of
@@ -610,6 +614,22 @@ def test_a_killed_load_is_completed_by_the_next(
         assert (report.embedded, report.unchanged, report.index) == (count - before, before, "built")
         (status,) = images.index.status()
         assert (status.state, status.rows, status.left_overs) == ("valid", count, ())
+
+
+def test_a_failure_is_told_at_once_though_the_server_is_gone(
+    images: Lookalike, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: object) -> None:
+        raise DatabaseUnavailable("gone")
+
+    def fail(_: ImportReport) -> None:
+        raise DatabaseError("the disk is full")
+
+    monkeypatch.setattr(precomputed, "end_run", gone)
+    began = time.monotonic()
+    with pytest.raises(DatabaseError, match="the disk is full"):
+        images.import_vectors(npz(tmp_path / "x.npz", uri=URIS, vectors=vectors(2)), progress=fail)
+    assert time.monotonic() - began < 10
 
 
 def test_an_index_keeps_its_parameters_though_its_load_was_interrupted(

@@ -236,6 +236,8 @@ class Import:
         except BaseException as error:
             failure = error
             self._report = replace(self._report, stopped=str(error) or type(error).__name__)
+            # whoever is to be told what went wrong shall not wait for a server that is gone, too
+            self._patiently.hopeless.set()
         self._report = report = self._ended(self._report)
         failed = report.new_failures > self.allowed_failures(report.found)
         code = 2 if isinstance(failure, Exception) else 130 if report.stopped else int(failed)
