@@ -26,6 +26,7 @@ from lookalike import (
     ModelMismatch,
     SourceNotFound,
 )
+from lookalike.ingest import precomputed
 from lookalike.ingest.precomputed.database import DatabaseTable
 from lookalike.uris import uri_of
 
@@ -316,6 +317,19 @@ def test_a_run_that_is_stopped_adds_up_and_goes_on(plain_images: Lookalike, else
     assert (report.stopped, report.found, report.embedded, report.pending) == ("interrupted", 2700, 10, 2690)
     again = plain_images.import_table(elsewhere, "photos", model=MODEL)
     assert (again.embedded, again.unchanged, again.stopped) == (2690, 10, None)
+
+
+def test_what_is_read_once_more_after_a_crash_is_as_it_was(
+    plain_images: Lookalike, elsewhere: str, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute(elsewhere, "create table moments (uri text, taken timestamptz, embedding extensions.vector(2))")
+    execute(elsewhere, "insert into moments values ('https://x.example/a', '2026-01-02 03:04:05+00', '[1,2]')")
+    crashes = iter(range(2))
+    # the library's server crashes once, while rows are read
+    monkeypatch.setattr(precomputed, "reach_disk", lambda *_: next(crashes, 1))
+    there = elsewhere.removesuffix("'") + " -c TimeZone=Asia/Tokyo'"
+    plain_images.import_table(there, "moments", model=MODEL)
+    assert rows(dsn, "select metadata->>'taken' from lookalike.files") == [("2026-01-02T03:04:05+00:00",)]
 
 
 def test_a_connection_that_breaks_is_told_with_what_was_done(plain_images: Lookalike, elsewhere: str) -> None:

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import numpy as np
 import psycopg
-from psycopg import sql
+from psycopg import pq, sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from lookalike.errors import ConfigurationError, DatabaseError, DatabaseUnavailable, SourceNotFound
@@ -198,7 +198,7 @@ class SourceTable:
             vectors: the column whose cells are float64 ``(n,)`` arrays or, if it is of text or of integers, text.
             plain: columns whose cells are text, or bytes where they are that.
             told: columns whose cells are as in JSON.
-            most: of so many rows alone. Else the snapshot ends with the last row.
+            most: of so many rows alone. Else the snapshot ends with the last row, and who reads again gets another one.
 
         Raises:
             DatabaseError: they may not be read, or the connection is lost.
@@ -214,6 +214,8 @@ class SourceTable:
             sql.SQL(", ").join(chosen), self._relation, limit
         )
         with self._translated():
+            if self._connection.info.transaction_status == pq.TransactionStatus.IDLE:
+                self._begin()  # once more, in a snapshot of another moment
             with self._connection.cursor().copy(query) as copy:
                 copy.set_types(["bytea"] * len(columns))
                 for row in copy.rows():

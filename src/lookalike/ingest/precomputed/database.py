@@ -125,7 +125,7 @@ class DatabaseTable:
             )
 
     def rows(self) -> Generator[VectorRow, None, None]:
-        """Every row, in the order in which they lie. Can be read once: the snapshot ends with the last one.
+        """Every row, in the order in which they lie. Who reads them again finds them as they are by then.
 
         Raises:
             DatabaseError: the rest cannot be read.
